@@ -198,8 +198,9 @@ def one_of(options: Iterable[Any], **kwargs: Any) -> Any:
 
     name, value = _single(kwargs)
     allowed = list(options)
-    if any(value is option or (type(value) is type(option) and value == option)
-           for option in allowed):
+    if any(
+        value is option or (type(value) is type(option) and value == option) for option in allowed
+    ):
         return value
     hint = ""
     if isinstance(value, str):

@@ -32,8 +32,12 @@ def _narwhals(value: Any, *, series: bool) -> Any | None:
     if isinstance(value, np.ndarray | list | tuple | Mapping) or value is None:
         return None
     import narwhals as nw
+    from narwhals.exceptions import DuplicateError
 
-    native = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
+    try:
+        native = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
+    except DuplicateError as error:
+        raise DataError("the table has two columns of the same name; rename one.") from error
     wanted = nw.Series if series else nw.DataFrame
     return native if isinstance(native, wanted) else None
 
@@ -46,9 +50,9 @@ def is_dataframe(value: Any) -> bool:
 def missing_mask(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which entries are missing: NaN, NaT or None."""
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return np.asarray(np.isnan(values), dtype=bool)
     if values.dtype.kind in "mM":
-        return np.isnat(values)
+        return np.asarray(np.isnat(values), dtype=bool)
     if values.dtype.kind == "O":
         import pandas as pd
 
@@ -154,8 +158,6 @@ def as_table(
     frame = _narwhals(data, series=False)
     if frame is not None:
         names = [str(c) for c in frame.columns]
-        if len(set(names)) != len(names):
-            raise DataError(f"{name} has two columns of the same name; rename one of them.")
         values = {n: _series_values(frame[c]) for n, c in zip(names, frame.columns, strict=True)}
         return Table(tuple(names), len(frame), True, getattr(data, "index", None), values)
     series = _narwhals(data, series=True)

@@ -41,7 +41,7 @@ class Metric(ABC):
         *,
         optimum: float | None = None,
         direction: str = "none",
-        range: tuple[float, float] = (0.0, 1.0),  # noqa: A002 - the field's word
+        range: tuple[float, float] = (0.0, 1.0),
         requires: Sequence[str] = ("y_true", "y_pred"),
         references: Sequence[str] = (),
         definition: str = "",

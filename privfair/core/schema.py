@@ -152,8 +152,7 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
                 raise InvalidTypeError(f"column names must be strings, got {name!r}.")
             if not isinstance(column, Numeric | Categorical):
                 raise InvalidTypeError(
-                    f"column {name!r} must be Numeric or Categorical, got "
-                    f"{type(column).__name__}."
+                    f"column {name!r} must be Numeric or Categorical, got {type(column).__name__}."
                 )
         self._columns = dict(columns)
 
@@ -229,9 +228,7 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
                         f"column {name!r} has missing or NaN values, which Numeric does not "
                         "allow. Impute a public constant before fitting."
                     )
-            elif column.other is None and not set(np.unique(values.astype(object).astype(str))) <= {
-                str(v) for v in column.values
-            }:
+            elif column.other is None and not set(values.tolist()) <= set(column.values):
                 raise SchemaError(
                     f"column {name!r} has a value outside its declared list. Add it to the "
                     "schema, or declare Categorical(values, other=...) to pool unknown values."
@@ -250,7 +247,7 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
         """Return the schema as TOML text."""
         lines: list[str] = []
         for name, entry in self.to_dict().items():
-            lines.append(f"[columns.{json.dumps(name)}]")
+            lines.append(f"[columns.{_toml(name)}]")
             lines += [f"{key} = {_toml(value)}" for key, value in entry.items()]
             lines.append("")
         return "\n".join(lines)
@@ -286,7 +283,8 @@ def _column(name: str, entry: Any) -> Numeric | Categorical:
             f"column {name!r}: unknown keys {sorted(unknown)}; allowed: {sorted(allowed[kind])}."
         )
     try:
-        return kinds[kind](**fields)
+        column: Numeric | Categorical = kinds[kind](**fields)
+        return column
     except TypeError as error:
         raise SchemaError(f"column {name!r}: {error}.") from error
 
@@ -298,5 +296,5 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str):
         # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
-        return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007F")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
     return repr(value)
