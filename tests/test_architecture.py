@@ -70,7 +70,8 @@ def _modules() -> Iterator[tuple[str, ast.Module]]:
 # Private modules that another room may use, with the reason.
 SHARED_PRIVATE = {
     "privfair.core._lazy": "the one helper behind every package's lazy public names",
-    "privfair.cli._common": "inside the room",
+    "privfair.core._format": "directed rounding and JSON-safe numbers, for all that show one",
+    "privfair.core._validation": "the validators, whose messages name parameter and value",
 }
 
 
