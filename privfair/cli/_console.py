@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -90,9 +91,13 @@ def console(stream: TextIO | None = None) -> Console:
     """
     from rich.console import Console
 
+    class PipeAwareConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")  # rich would exit with 1
+
     stream = sys.stdout if stream is None else stream
     plain = _plain(stream, color=state().color)
-    return Console(
+    return PipeAwareConsole(
         file=stream,
         color_system=None if plain else "auto" if stream.isatty() else "standard",
         force_terminal=None if plain else True,

@@ -185,19 +185,15 @@ def _known_sets() -> Iterator[Check]:
 
 def _ledger() -> Iterator[Check]:
     """Write, sync and remove a file where a ledger would go."""
-    for label, folder in {
-        "current folder": Path.cwd(),
-        "temporary": Path(tempfile.gettempdir()),
-    }.items():
+    for label, find in (("current folder", os.getcwd), ("temporary", tempfile.gettempdir)):
         try:
+            folder = find()
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".privfair-doctor-") as file:
                 file.write(b"probe")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            detail = (
-                f"{folder} cannot be written ({error.strerror}); give --ledger a path that can"
-            )
+            detail = f"cannot be written ({error.strerror}); give --ledger a path that can"
             yield Check("ledger", label, NOTE, detail)
         else:
             yield Check("ledger", label, OK, f"{folder} can be written and synced")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from privfair import __version__
 from privfair.cli._common import (
@@ -208,6 +209,7 @@ def run(args: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
+    given = sys.argv[1:] if args is None else args
     options = State()
     logger = logging.getLogger("privfair")
     handler = logging.StreamHandler(sys.stderr)
@@ -223,17 +225,19 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning(options)
-            outcome = cli.main(
-                args=None if args is None else list(args),
-                prog_name="privfair", obj=options, standalone_mode=False,
-            )  # fmt: skip
+            if instruction := os.environ.get("_PRIVFAIR_COMPLETE"):
+                return shell_complete(cli, {}, "privfair", "_PRIVFAIR_COMPLETE", instruction)
+            # Not cli.main(): it turns a broken pipe into exit code 1.
+            with cli.make_context("privfair", list(given), obj=options) as context:
+                cli.invoke(context)
         sys.stdout.flush()
-        return outcome if isinstance(outcome, int) else ExitCode.OK
+        return ExitCode.OK
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except SystemExit as error:  # a library that calls sys.exit
         return error.code if isinstance(error.code, int) else ExitCode.INTERNAL
     except BaseException as error:
         # The line may have failed before its -vv was read.
-        given = sys.argv[1:] if args is None else args
         return _report(error, verbose=options.verbosity >= 2 or "-vv" in given)
     finally:
         logger.removeHandler(handler)
