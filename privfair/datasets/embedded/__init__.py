@@ -1,0 +1,1 @@
+"""Files of the embedded differentially private synthetic editions, with their certificates."""
