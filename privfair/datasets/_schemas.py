@@ -6,6 +6,7 @@ or limits of the survey's fields. Values outside a bound are clipped by whoever 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from privfair.core.schema import Categorical, Numeric, Schema
@@ -20,6 +21,7 @@ __all__ = [
     "german_schema",
     "motor_schema",
     "pums_schema",
+    "schema_of",
 ]
 
 MISSING = "missing"
@@ -342,3 +344,18 @@ def motor_schema() -> Schema:
             "Density": Numeric(0, 300, bins=(25, 50, 100, 150, 200)),
         }
     )
+
+
+def schema_of(name: str) -> Schema:
+    """Return the schema of a registered data set, as its loader's default gives it."""
+    makers: dict[str, Callable[[], Schema]] = {
+        "adult": adult_schema,
+        "bank": bank_schema,
+        "california_housing": california_schema,
+        "compas": compas_schema,
+        "credit_default": credit_default_schema,
+        "german": german_schema,
+        "motor": motor_schema,
+        "pums": pums_schema,
+    }
+    return makers[name]()
