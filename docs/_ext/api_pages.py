@@ -1,0 +1,80 @@
+"""Write one page per room of the API reference, from the room's ``__all__``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+from sphinx.application import Sphinx
+
+ROOMS = (
+    "core", "accounting", "mechanisms", "datasets", "preprocessing", "training", "ldp", "dp",
+    "synthesis", "fairness", "auditing", "report", "testing",
+)  # fmt: skip
+
+
+def _heading(text: str, mark: str) -> list[str]:
+    return [text, mark * len(text), ""]
+
+
+def _table(title: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    listed = [f"   {name}" for name in names]
+    return [*_heading(title, "-"), ".. autosummary::", "   :toctree: objects", "", *listed, ""]
+
+
+def _page(name: str, module: ModuleType) -> str:
+    groups: dict[str, list[str]] = {"Classes": [], "Functions": [], "Objects": []}
+    constants = []
+    for public in sorted(module.__all__):
+        item = getattr(module, public)
+        if inspect.ismodule(item) or public.startswith("__"):
+            continue
+        if inspect.isclass(item):
+            groups["Classes"].append(public)
+        elif inspect.isroutine(item):
+            groups["Functions"].append(public)
+        elif callable(item):
+            groups["Objects"].append(public)
+        else:
+            constants.append(public)
+    lines = [*_heading(name, "="), f".. automodule:: {name}", "   :no-members:", ""]
+    lines += [f".. currentmodule:: {name}", ""]
+    for title, names in groups.items():
+        lines += _table(title, names)
+    if constants:
+        lines += [*_heading("Constants", "-"), ", ".join(f"``{c}``" for c in constants), ""]
+    return "\n".join(lines)
+
+
+def write_pages(app: Sphinx, config: object) -> None:
+    """Write the pages where they changed, and the list of them."""
+    folder = Path(app.srcdir) / "api" / "generated"
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {}
+    for room in ROOMS:
+        name = f"privfair.{room}"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name == name:
+                continue  # not in this edition
+            raise
+        if getattr(module, "__all__", None):
+            pages[f"{name}.rst"] = _page(name, module)
+    for old in folder.glob("privfair.*.rst"):
+        if old.name not in pages:
+            old.unlink()
+    for file, text in pages.items():
+        path = folder / file
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Run before Sphinx looks for sources."""
+    app.connect("config-inited", write_pages)
+    return {"parallel_read_safe": True}
