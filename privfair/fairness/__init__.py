@@ -1,0 +1,11 @@
+"""Fairness: group metrics with intervals, and what a gap looks like by chance alone."""
+
+from privfair.core._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "intervals": ["GapInterval", "gap_interval", "ratio_gap_interval"],
+        "metrics": ["GroupTable", "bin_sensitive", "estimate_all"],
+    },
+)
