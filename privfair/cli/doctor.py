@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -171,16 +170,15 @@ def _data() -> Iterator[Check]:
 
 def _known_sets() -> Iterator[Check]:
     """Say which data sets are found; reading and hashing them is `privfair data verify`."""
-    if importlib.util.find_spec("privfair.datasets") is None:
-        return
-    from privfair import datasets
+    from privfair.datasets import available_datasets, dataset_info, is_available
 
-    available = getattr(datasets, "available", None)
-    if available is None:
-        return
-    for name, where in available().items():
-        status = OK if where else NOTE
-        yield Check("data", name, status, str(where) if where else "absent")
+    for name in available_datasets():
+        if is_available(name):
+            yield Check("data", name, OK, "found; `privfair data verify` compares checksums")
+        elif dataset_info(name)["embedded"]:
+            yield Check("data", name, NOTE, "absent; an embedded private edition stands in")
+        else:
+            yield Check("data", name, NOTE, f"absent; see `privfair data info {name}`")
 
 
 def _ledger() -> Iterator[Check]:

@@ -133,3 +133,11 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state:
         monkeypatch.setenv("PRIVFAIR_DATA_DIR", str(folder))
     check = by_name(list(doctor._data()))["PRIVFAIR_DATA_DIR"]
     assert check.status == ("ok" if state == "present" else "note")
+
+
+def test_the_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("privfair.datasets.is_available", lambda name: name == "german")
+    found = by_name(list(doctor._known_sets()))
+    assert found["german"].status == "ok"
+    assert (found["adult"].status, "embedded" in found["adult"].detail) == ("note", True)
+    assert (found["bank"].status, "data info bank" in found["bank"].detail) == ("note", True)
