@@ -1,0 +1,246 @@
+"""What a reservation costs under each composition filter, and when a cap is passed.
+
+A filter must stay valid when later events depend on earlier outputs. Sums of (epsilon, delta),
+of zCDP rho, of mu squared and of Renyi divergences at one order fixed beforehand do; a privacy
+loss distribution recomputed over adaptively chosen scales is not known to, and is not offered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from privfair.accounting import _gaussian, _rdp
+from privfair.accounting.accountant import AccountedProfile
+from privfair.core import _validation as check
+from privfair.core.exceptions import (
+    BudgetExceededError,
+    InvalidBudgetError,
+    InvalidParameterError,
+    UnsupportedEventError,
+)
+from privfair.core.privacy import Budget
+
+__all__ = ["FILTERS", "Filter", "Spent"]
+
+FILTERS = ("basic", "zcdp", "gdp", "rdp")
+UNCAPPED_DELTA = 1e-6
+"""Delta at which an event without a pure epsilon is valued in a ledger without a cap."""
+_SLACK = 1e-9  # relative: 200 charges of 1/200 of a cap must fit despite rounding
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Sums over the charges of a ledger, in the units of its filter."""
+
+    epsilon: float = 0.0
+    delta: float = 0.0
+    loss: float = 0.0
+
+
+class Filter:
+    """A stopping rule for adaptively chosen events.
+
+    Parameters
+    ----------
+    kind : {"basic", "zcdp", "gdp", "rdp"}
+        The rule.
+    cap : Budget or None
+        The most that may be spent.
+    order : float or None
+        Renyi order of ``rdp``; chosen to suit the cap when None.
+    """
+
+    def __init__(self, kind: str, cap: Budget | None, order: float | None = None) -> None:
+        self.kind = check.one_of(FILTERS, filter=kind)
+        self.cap = cap
+        self.order: float | None = None
+        if order is not None and kind != "rdp":
+            raise InvalidParameterError("order is a parameter of filter='rdp' only.")
+        if kind != "basic" and cap is not None and not 0 < cap.delta < 1:
+            raise InvalidBudgetError(
+                f"a cap for filter={kind!r} needs a delta in (0, 1), got {cap.delta}. Use "
+                "filter='basic' for a pure budget."
+            )
+        if kind == "rdp":
+            self.order = _order(order, cap)
+        self.limit = self._limit()
+
+    def _limit(self) -> float:
+        """The cap in the unit in which charges add up; infinite without a cap."""
+        cap = self.cap
+        if cap is None or math.isinf(cap.epsilon) or self.kind == "basic":
+            return math.inf
+        if self.kind == "gdp":
+            return _gaussian.mu_for(cap.epsilon, cap.delta) ** 2
+        if self.kind == "zcdp":
+            return _rho_cap(cap)
+        assert self.order is not None
+        a = self.order
+        return cap.epsilon - math.log1p(-1 / a) + math.log(cap.delta * a) / (a - 1)
+
+    def value(self, profile: AccountedProfile, delta: float | None) -> Spent:
+        """Return what an event costs; touches no data."""
+        if self.kind == "basic":
+            return self._basic(profile, delta)
+        plan = profile.plan
+        if plan.reasons:
+            return Spent(math.inf, 0.0, math.inf)
+        if self.kind == "gdp":
+            if not plan.only_gaussian:
+                raise UnsupportedEventError(
+                    "a ledger with filter='gdp' takes unsubsampled Gaussian events only. Use "
+                    "filter='basic', which takes every event."
+                )
+            return Spent(loss=plan.mu2)
+        if self.kind == "zcdp":
+            rho, xi = plan.total_rho()
+            if math.isinf(rho) or xi:
+                raise UnsupportedEventError(
+                    "a ledger with filter='zcdp' takes events with a bound rho: not "
+                    "Poisson-sampled Gaussians, (eps, delta) events or zCDP with xi above 0. "
+                    "Use filter='basic', which takes every event."
+                )
+            return Spent(loss=rho)
+        if plan.revealed:
+            raise UnsupportedEventError(
+                "a ledger with filter='rdp' takes no (eps, delta) events: they have no Renyi "
+                "divergence. Use filter='basic'."
+            )
+        return Spent(loss=float(_rdp.curve(plan, np.array([self.order]))[0]))
+
+    def _basic(self, profile: AccountedProfile, delta: float | None) -> Spent:
+        if profile.plan.reasons:
+            return Spent(math.inf, 0.0)
+        if delta is not None:
+            delta = check.delta(delta=delta, allow_zero=True)
+            return Spent(profile.epsilon(delta), delta)
+        pure, lost = profile.plan.pure_epsilon(), profile.plan.revealed
+        cap = self.cap
+        if cap is None or math.isinf(cap.epsilon) or cap.epsilon == 0 or cap.delta == 0:
+            if math.isfinite(pure):
+                return Spent(pure, lost)
+            if cap is not None and cap.delta == 0:
+                return Spent(math.inf, 0.0)  # nothing without a pure epsilon fits a pure cap
+            at = max(UNCAPPED_DELTA, 2 * lost)
+            return Spent(profile.epsilon(at), at)
+        if math.isfinite(pure) and lost == 0:
+            return Spent(pure, 0.0)
+        return self._balanced(profile, cap)
+
+    @staticmethod
+    def _balanced(profile: AccountedProfile, cap: Budget) -> Spent:
+        """Value the event at the delta at which it takes the same share of both budgets."""
+
+        def excess(log_share: float) -> float:
+            share = math.exp(log_share)
+            return profile.epsilon(share * cap.delta) / (share * cap.epsilon) - 1
+
+        low = max(
+            math.log(1e-6),
+            math.log(1.0001 * profile.plan.revealed / cap.delta)
+            if profile.plan.revealed
+            else -math.inf,
+        )
+        if low >= 0 or excess(0.0) >= 0:
+            return Spent(profile.epsilon(cap.delta), cap.delta)
+        if excess(low) <= 0:
+            share = math.exp(low)
+        else:
+            share = math.exp(float(brentq(excess, low, 0.0, xtol=1e-3)))
+        return Spent(profile.epsilon(share * cap.delta), share * cap.delta)
+
+    def total(self, charges: Iterable[Spent]) -> Spent:
+        """Return the sum of charges, with epsilon and delta where the filter has them."""
+        listed = list(charges)
+        loss = math.fsum(charge.loss for charge in listed)
+        if self.kind == "basic":
+            return Spent(
+                math.fsum(charge.epsilon for charge in listed),
+                math.fsum(charge.delta for charge in listed),
+            )
+        delta = UNCAPPED_DELTA if self.cap is None else self.cap.delta
+        return Spent(self._epsilon(loss, delta), delta if loss else 0.0, loss)
+
+    def _epsilon(self, loss: float, delta: float) -> float:
+        if loss == 0:
+            return 0.0
+        if self.kind == "gdp":
+            return _gaussian.epsilon(math.sqrt(loss), delta)
+        if self.kind == "zcdp":
+            return _rdp.zcdp_epsilon(loss, 0.0, delta)[0]
+        assert self.order is not None
+        return _rdp.convert(np.array([self.order]), np.array([loss]), delta)[0]
+
+    def check(self, spent: Spent, charge: Spent) -> None:
+        """Raise ``BudgetExceededError`` when the charge would pass the cap."""
+        cap = self.cap
+        if cap is None:
+            return
+        if self.kind == "basic":
+            fits = spent.epsilon + charge.epsilon <= cap.epsilon * (1 + _SLACK) and (
+                spent.delta + charge.delta <= cap.delta * (1 + _SLACK)
+            )
+        else:
+            fits = spent.loss + charge.loss <= self.limit * (1 + _SLACK)
+        if not fits:
+            left = self.remaining(spent)
+            asked = (
+                f"epsilon = {charge.epsilon:.4g}, delta = {charge.delta:.3g}"
+                if self.kind == "basic"
+                else f"{self.kind} loss {charge.loss:.4g} with {self.limit - spent.loss:.4g} left"
+            )
+            raise BudgetExceededError(
+                f"this release needs {asked}, and the ledger has epsilon = {left.epsilon:.4g}, "
+                f"delta = {left.delta:.3g} left. Nothing was released and nothing was spent. "
+                "Add noise, ask for less, or use data that nothing was released about.",
+                remaining=left,
+            )
+
+    def remaining(self, spent: Spent) -> Budget:
+        """Return what is left under the cap."""
+        cap = self.cap
+        if cap is None:
+            return Budget(math.inf, 0.0)
+        if self.kind == "basic":
+            return Budget(max(0.0, cap.epsilon - spent.epsilon), max(0.0, cap.delta - spent.delta))
+        left = max(0.0, self.limit - spent.loss)
+        return Budget(self._epsilon(left, cap.delta), cap.delta)
+
+
+def _order(order: float | None, cap: Budget | None) -> float:
+    if order is not None:
+        value = check.positive(order=order)
+        if value <= 1:
+            raise InvalidParameterError(f"order must be above 1, got {value}.")
+        return value
+    if cap is None or math.isinf(cap.epsilon):
+        return 16.0
+    # The order at which a Gaussian-like charge (r proportional to the order) fits most often.
+    orders = 1 + np.geomspace(0.05, 1e4, 4000)
+    room = cap.epsilon - np.log1p(-1 / orders) + np.log(cap.delta * orders) / (orders - 1)
+    return float(round(orders[int(np.argmax(room / orders))], 3))
+
+
+def _rho_cap(cap: Budget) -> float:
+    """Return the largest rho whose conversion at the cap's delta gives the cap's epsilon."""
+    low, high = 0.0, 1.0
+    while _rdp.zcdp_epsilon(high, 0.0, cap.delta)[0] < cap.epsilon:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _rdp.zcdp_epsilon(middle, 0.0, cap.delta)[0] <= cap.epsilon:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def header_of(filter_: Filter) -> dict[str, Any]:
+    """Return the filter as it is written to a ledger's first row."""
+    return {"filter": filter_.kind, "order": filter_.order}

@@ -1,0 +1,392 @@
+"""The normal form of a list of events under one neighbouring relation.
+
+Reading events is the one place where relations are converted; the accountants behind it only
+see quantities that already hold for the relation asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from privfair.accounting import events as ev
+from privfair.core.exceptions import (
+    IncompatibleNeighboringError,
+    InvalidTypeError,
+    UnsupportedEventError,
+)
+
+__all__ = ["Plan", "as_events", "read"]
+
+_PARTS = "The parts were fixed without looking at the data, and no record is in two."
+_LATER = {
+    "FixedBatchWOR": "batches of fixed size drawn without replacement",
+    "TruncatedPoisson": "truncated Poisson batches",
+    "UserPoisson": "record-wise sampling with several records per user",
+    "RepeatAndSelect": "selection of the best of several runs",
+}
+
+
+@dataclass
+class Plan:
+    """What a list of events amounts to; every number holds under ``relation``.
+
+    Attributes
+    ----------
+    mu2 : float
+        Sum of ``1 / sigma^2`` over unsubsampled Gaussians.
+    sampled : Counter
+        ``(q, sigma) -> count`` of Poisson-sampled Gaussians.
+    laplace : Counter
+        ``(q, b) -> count``, with ``q = 1`` for unsubsampled ones.
+    discrete_laplace, responses, approx, ranged : Counter
+        ``(a, sensitivity)``, ``(eps0, k)``, ``(eps, delta)`` and ``(eps, range)`` to counts.
+    rho, xi : float
+        Sums over events known only by their zCDP bound.
+    parallel : list
+        ``(parts, parts_if_moved, count)``: plans of the parts, and under replace_one the plans
+        of the parts for a unit that leaves one part and enters another.
+    reasons : tuple of str
+        Why there is no guarantee at all.
+    assumptions : tuple of str
+        What the prices rest on beyond the events.
+    """
+
+    relation: str
+    mu2: float = 0.0
+    sampled: Counter[tuple[float, float]] = field(default_factory=Counter)
+    laplace: Counter[tuple[float, float]] = field(default_factory=Counter)
+    discrete_laplace: Counter[tuple[float, int]] = field(default_factory=Counter)
+    responses: Counter[tuple[float, int]] = field(default_factory=Counter)
+    approx: Counter[tuple[float, float]] = field(default_factory=Counter)
+    ranged: Counter[tuple[float, float]] = field(default_factory=Counter)
+    rho: float = 0.0
+    xi: float = 0.0
+    parallel: list[tuple[tuple[Plan, ...], tuple[Plan, ...] | None, int]] = field(
+        default_factory=list
+    )
+    reasons: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    def refuse(self, reason: str) -> None:
+        """Note that there is no guarantee."""
+        if reason not in self.reasons:
+            self.reasons += (reason,)
+
+    def assume(self, sentence: str) -> None:
+        """Note an assumption."""
+        if sentence not in self.assumptions:
+            self.assumptions += (sentence,)
+
+    @property
+    def only_gaussian(self) -> bool:
+        """Whether the plan is unsubsampled Gaussians and nothing else."""
+        return not (
+            self.sampled
+            or self.laplace
+            or self.discrete_laplace
+            or self.responses
+            or self.approx
+            or self.ranged
+            or self.rho
+            or self.xi
+            or self.parallel
+        )
+
+    @property
+    def revealed(self) -> float:
+        """Probability of total failure, summed over the (eps, delta) events."""
+        stays = sum(n * math.log1p(-d) for (_, d), n in self.approx.items())
+        return -math.expm1(stays)
+
+    def pure_epsilon(self) -> float:
+        """Return the sum of the pure epsilons, infinite when some event has none."""
+        if self.mu2 or self.sampled or self.rho or self.xi:
+            return math.inf
+        total = [n * amplified(1 / b if b else math.inf, q) for (q, b), n in self.laplace.items()]
+        total += [n * a * s for (a, s), n in self.discrete_laplace.items()]
+        total += [n * eps for (eps, _), n in self.responses.items()]
+        total += [n * eps for (eps, _), n in self.approx.items()]
+        total += [n * eps for (eps, _), n in self.ranged.items()]
+        for parts, moved, count in self.parallel:
+            worst = max((part.pure_epsilon() for part in parts), default=0.0)
+            if moved is not None:
+                two = sorted((part.pure_epsilon() for part in moved), reverse=True)[:2]
+                worst = max(worst, sum(two))
+            total.append(count * worst)
+        return math.fsum(total)
+
+    def total_rho(self) -> tuple[float, float]:
+        """Return ``(rho, xi)`` of the whole plan, infinite when some event has no zCDP bound."""
+        if self.sampled or self.approx:
+            return math.inf, 0.0
+        rho = self.rho + self.mu2 / 2
+        pure = [(amplified(1 / b if b else math.inf, q), n) for (q, b), n in self.laplace.items()]
+        pure += [(a * s, n) for (a, s), n in self.discrete_laplace.items()]
+        pure += [(eps, n) for (eps, _), n in self.responses.items()]
+        rho += math.fsum(n * pure_rho(eps) for eps, n in pure)
+        rho += math.fsum(n * min(pure_rho(e), r * r / 8) for (e, r), n in self.ranged.items())
+        xi = self.xi
+        for parts, moved, count in self.parallel:
+            found = [part.total_rho() for part in parts]
+            if moved is not None:
+                ranked = [part.total_rho() for part in moved]
+                tops = [
+                    sum(sorted(column, reverse=True)[:2]) for column in zip(*ranked, strict=True)
+                ]
+                found.append((tops[0], tops[1]) if tops else (0.0, 0.0))
+            rho += count * max((r for r, _ in found), default=0.0)
+            xi += count * max((x for _, x in found), default=0.0)
+        return rho, xi
+
+
+def pure_rho(eps: float) -> float:
+    """Return the zCDP bound of pure eps-DP (Bun, Steinke 2016, proposition 3.3)."""
+    return eps * eps / 2
+
+
+def amplified(eps: float, q: float) -> float:
+    """Return the pure epsilon of an eps-DP mechanism on a Poisson sample (add/remove)."""
+    if q == 1.0 or eps == 0:
+        return eps
+    if eps > 700:
+        return eps + math.log(q)
+    return math.log1p(q * math.expm1(eps))
+
+
+def as_events(events: Any) -> tuple[ev.AccountedEvent, ...]:
+    """Return a tuple of our events from one event or a sequence, dp_accounting's included."""
+    if isinstance(events, ev.AccountedEvent):
+        return (events,)
+    if isinstance(events, dict):
+        return (ev.event_from_dict(events),)
+    if type(events).__module__.startswith("dp_accounting"):
+        from privfair.accounting._convert import from_dp_accounting
+
+        return (from_dp_accounting(events),)
+    if isinstance(events, Iterable) and not isinstance(events, str | bytes):
+        return tuple(single for item in events for single in as_events(item))
+    raise InvalidTypeError(
+        f"an event or a sequence of events is needed, got {type(events).__name__}."
+    )
+
+
+def read(events: Sequence[ev.AccountedEvent], relation: str) -> Plan:
+    """Return the normal form of ``events`` under ``relation``.
+
+    Raises
+    ------
+    UnsupportedEventError
+        Names the sub-event that cannot be priced.
+    IncompatibleNeighboringError
+        Names the sub-event that has no guarantee under ``relation``.
+    """
+    plan = Plan(relation)
+    for event in events:
+        _add(plan, event, 1)
+    return plan
+
+
+def _add(plan: Plan, event: ev.AccountedEvent, count: int) -> None:
+    if count == 0:
+        return
+    if isinstance(event, ev.SelfComposed):
+        _add(plan, event.event, count * event.count)
+    elif isinstance(event, ev.Composed):
+        for part in event.events:
+            _add(plan, part, count)
+    elif isinstance(event, ev.Parallel):
+        _add_parallel(plan, event, count)
+    elif isinstance(event, ev.PoissonSampled):
+        _add_sampled(plan, event, count)
+    elif isinstance(event, ev.NonPrivate):
+        plan.refuse("non_private")
+    elif isinstance(event, ev.RandomizedResponse | ev.LocalDP):
+        _add_local(plan, event, count)
+    elif isinstance(event, ev.ShuffledEpochs):
+        _add_shuffled(plan, event, count)
+    elif event.kind in _LATER:
+        raise UnsupportedEventError(
+            f"event {event.kind} ({_LATER[event.kind]}) is recorded and cannot be priced yet; "
+            "no number is given rather than a wrong one. Use Poisson sampling "
+            "(PoissonSampled(q, Gaussian(sigma))) or leave the event out of the plan."
+        )
+    else:
+        _add_central(plan, event, count)
+
+
+def _add_central(plan: Plan, event: ev.AccountedEvent, count: int) -> None:
+    """Events about one unit's bounded contribution; replacing it doubles the contribution."""
+    two = 2.0 if plan.relation == "replace_one" else 1.0
+    if isinstance(event, ev.Gaussian | ev.DiscreteGaussian | ev.Laplace):
+        scale = event.b if isinstance(event, ev.Laplace) else event.sigma
+        if scale == 0:
+            plan.refuse("no_noise")
+        elif isinstance(event, ev.Gaussian):
+            plan.mu2 += count * (two / scale) ** 2
+        elif isinstance(event, ev.DiscreteGaussian):
+            plan.rho += count * (two / scale) ** 2 / 2
+        else:
+            plan.laplace[1.0, scale / two] += count
+    elif isinstance(event, ev.DiscreteLaplace):
+        plan.discrete_laplace[event.a, int(two) * event.sensitivity] += count
+    elif isinstance(event, ev.PureDP):
+        _pure(plan, two * event.eps, count)
+    elif isinstance(event, ev.ExponentialMechanism):
+        width = event.eps if event.range_bound is None else event.range_bound
+        if event.eps > 0:
+            plan.ranged[two * event.eps, two * width] += count
+    elif isinstance(event, ev.ApproxDP):
+        lost = event.delta * (1 + math.exp(min(event.eps, 700.0))) if two == 2 else event.delta
+        if lost >= 1:
+            plan.refuse("delta_of_one")
+        elif lost == 0:
+            _pure(plan, two * event.eps, count)
+        else:
+            plan.approx[two * event.eps, lost] += count
+    elif isinstance(event, ev.ZCDP):
+        plan.rho += count * two * two * event.rho
+        plan.xi += count * (3 * event.xi if two == 2 else event.xi)
+    else:
+        raise UnsupportedEventError(
+            f"event {event.kind or type(event).__name__} cannot be priced by any accountant; "
+            "an event that nobody can price is never treated as free."
+        )
+
+
+def _pure(plan: Plan, eps: float, count: int) -> None:
+    # Binary randomised response dominates every eps-DP mechanism (Kairouz, Oh, Viswanath 2015).
+    if eps > 0:
+        plan.responses[eps, 2] += count
+
+
+def _add_local(plan: Plan, event: ev.RandomizedResponse | ev.LocalDP, count: int) -> None:
+    if plan.relation == "add_remove":
+        raise IncompatibleNeighboringError(
+            f"event {event.kind} is local: everybody sends a report, so whether somebody takes "
+            "part is not hidden. It has a guarantee under replace_one and zero_out (where the "
+            "null record still sends a report of some fixed answer), not under add_remove."
+        )
+    if event.eps0 > 0:
+        plan.responses[event.eps0, getattr(event, "k", 2)] += count
+    if plan.relation == "zero_out":
+        plan.assume(
+            "A record replaced by nothing still sends a randomised report of some fixed answer."
+        )
+
+
+def _add_shuffled(plan: Plan, event: ev.ShuffledEpochs, count: int) -> None:
+    if plan.relation == "add_remove":
+        raise IncompatibleNeighboringError(
+            "event ShuffledEpochs needs a public number of records (the batches are cut from "
+            "it): use zero_out or replace_one."
+        )
+    plan.assume(
+        "Batches were shuffled, not Poisson sampled: no amplification by sampling is claimed; "
+        "each record is used once in each epoch."
+    )
+    _add_central(plan, ev.Gaussian(event.sigma), count * event.epochs)
+
+
+def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
+    q, inner = event.q, event.event
+    if q == 1.0:
+        _add(plan, inner, count)
+        return
+    if isinstance(inner, ev.SelfComposed | ev.Composed | ev.Gaussian):
+        sigma = _joint_sigma(inner)
+        if sigma is not None:
+            if sigma == 0:
+                plan.refuse("no_noise")
+            elif math.isfinite(sigma):
+                plan.sampled[q, sigma] += count
+                _note_sampling(plan)
+            return
+    if isinstance(inner, ev.NonPrivate):
+        plan.refuse("non_private")
+        return
+    if isinstance(inner, ev.Laplace) and plan.relation != "replace_one" and inner.b > 0:
+        plan.laplace[q, inner.b] += count
+        _note_sampling(plan)
+        return
+    eps, lost = _amplifiable(inner)
+    if math.isinf(eps):
+        raise UnsupportedEventError(
+            f"event PoissonSampled({inner.kind}) cannot be priced: amplification by Poisson "
+            "sampling is implemented for Gaussian (also several on the same batch), Laplace, "
+            "DiscreteLaplace, ExponentialMechanism, PureDP and ApproxDP."
+        )
+    smaller = amplified(eps, q)
+    _note_sampling(plan)
+    if lost:
+        _add_central(plan, ev.ApproxDP(smaller, q * lost), count)
+    else:
+        _add_central(plan, ev.PureDP(smaller), count)
+
+
+def _note_sampling(plan: Plan) -> None:
+    plan.assume("Each unit entered each batch independently with the stated probability.")
+    if plan.relation == "replace_one" and plan.sampled:
+        plan.assume(
+            "Under replacement, a Poisson-sampled Gaussian is dominated by opposite "
+            "contributions of full norm."
+        )
+
+
+def _joint_sigma(event: ev.AccountedEvent) -> float | None:
+    """Return the scale of one Gaussian equal to the Gaussians in ``event``, if all are."""
+    precision = _precision(event, 1)
+    if precision is None:
+        return None
+    if precision == 0:
+        return math.inf
+    return 0.0 if math.isinf(precision) else precision**-0.5
+
+
+def _precision(event: ev.AccountedEvent, count: int) -> float | None:
+    if isinstance(event, ev.Gaussian):
+        return count / event.sigma**2 if event.sigma else math.inf
+    if isinstance(event, ev.SelfComposed):
+        return _precision(event.event, count * event.count)
+    if isinstance(event, ev.Composed):
+        parts = [_precision(part, count) for part in event.events]
+        return None if None in parts else math.fsum(p for p in parts if p is not None)
+    return None
+
+
+def _amplifiable(event: ev.AccountedEvent) -> tuple[float, float]:
+    if isinstance(event, ev.PureDP | ev.ExponentialMechanism | ev.ApproxDP):
+        return event.eps, getattr(event, "delta", 0.0)
+    if isinstance(event, ev.Laplace):
+        return (1 / event.b if event.b else math.inf), 0.0
+    if isinstance(event, ev.DiscreteLaplace):
+        return event.a * event.sensitivity, 0.0
+    return math.inf, 0.0
+
+
+def _add_parallel(plan: Plan, event: ev.Parallel, count: int) -> None:
+    if plan.relation != "replace_one" and len(set(event.events)) == 1:
+        plan.assume(_PARTS)
+        _add(plan, event.events[0], count)
+        return
+    parts = tuple(read((part,), plan.relation) for part in event.events)
+    moved = None
+    if plan.relation == "replace_one":
+        moved = tuple(read((part,), "add_remove") for part in event.events)
+    for part in parts:
+        for reason in part.reasons:
+            plan.refuse(reason)
+        for sentence in part.assumptions:
+            plan.assume(sentence)
+    plan.assume(_PARTS)
+    if plan.reasons or not parts:
+        return
+    # A failure probability is not maximised by these bounds: charge them all, in sequence.
+    if any(part.approx for part in parts):
+        for part in event.events:
+            _add(plan, part, count)
+    else:
+        plan.parallel.append((parts, moved, count))

@@ -1,0 +1,271 @@
+"""How much noise, or how many steps: the inverse of accounting, always on the safe side."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from scipy.optimize import brentq
+
+from privfair.accounting import _gaussian, _numeric, _plan, _rdp
+from privfair.accounting import events as ev
+from privfair.accounting.accountant import AccountedProfile
+from privfair.core import _validation as check
+from privfair.core.exceptions import ConvergenceError, InvalidBudgetError
+from privfair.core.privacy import NEIGHBORING
+
+__all__ = ["calibrate_noise_multiplier", "calibrate_steps"]
+
+_STEP_UP = 1.0003
+_MOST_STEPS = 1 << 40
+
+
+def calibrate_noise_multiplier(
+    *,
+    epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    neighboring: str = "zero_out",
+    extra_events: Any = (),
+) -> float:
+    """Return the noise multiplier that spends a budget on Poisson-sampled Gaussian steps.
+
+    Parameters
+    ----------
+    epsilon : float
+        Above 0; ``inf`` needs no noise and returns 0.
+    delta : float
+        In (0, 1).
+    sample_rate : float
+        Probability with which each unit enters a batch, in (0, 1].
+    steps : int
+        Number of steps, at least 0.
+    neighboring : {"zero_out", "add_remove", "replace_one"}, default="zero_out"
+        The relation.
+    extra_events : event or sequence of events, default=()
+        Other charges against the same budget (private preprocessing, say), accounted jointly.
+
+    Returns
+    -------
+    float
+        Noise standard deviation in units of the clipping norm. ``guarantee`` of the resulting
+        plan states at most ``epsilon``, and at least 0.998 of it.
+
+    Raises
+    ------
+    InvalidBudgetError
+        The extra events leave nothing.
+
+    Notes
+    -----
+    Without sampling and with Gaussian extras the answer is closed-form (Balle, Wang 2018). Else
+    a Renyi bound gives a safe upper end near which the grid is chosen; a root search on
+    ``log delta`` at the target epsilon follows, and the result is checked as ``guarantee`` would
+    and raised by 0.03 % until it passes. About ten compositions, some tenths of a second.
+
+    Examples
+    --------
+    >>> sigma = calibrate_noise_multiplier(
+    ...     epsilon=1.0, delta=1e-5, sample_rate=1024 / 32561, steps=640)
+    >>> round(sigma, 2)
+    3.11
+    """
+    epsilon = check.epsilon(epsilon=epsilon, allow_inf=True)
+    delta = check.delta(delta=delta)
+    q = check.sample_rate(sample_rate=sample_rate)
+    count = check.steps(steps=steps)
+    check.one_of(NEIGHBORING, neighboring=neighboring)
+    extras = _plan.as_events(extra_events) if extra_events else ()
+    if math.isinf(epsilon) or count == 0:
+        return 0.0
+    fixed = _affordable(extras, epsilon, delta, neighboring)
+    if q == 1.0 and fixed.plan.only_gaussian:
+        return _closed_form(epsilon, delta, count, fixed.plan)
+    return _Search(epsilon, delta, q, count, extras, neighboring).noise_multiplier()
+
+
+def _affordable(extras: Any, epsilon: float, delta: float, neighboring: str) -> AccountedProfile:
+    profile = AccountedProfile(extras, neighboring)
+    alone = profile.epsilon(delta)
+    if alone >= epsilon:
+        raise InvalidBudgetError(
+            f"the extra events alone cost epsilon = {alone:.4g} at delta = {delta:g}, and the "
+            f"whole budget is epsilon = {epsilon:g}. Raise epsilon or make them cheaper."
+        )
+    return profile
+
+
+def _closed_form(epsilon: float, delta: float, count: int, fixed: _plan.Plan) -> float:
+    two = 2.0 if fixed.relation == "replace_one" else 1.0
+    left = _gaussian.mu_for(epsilon, delta) ** 2 - fixed.mu2
+    if left <= 0:
+        raise InvalidBudgetError("the extra events leave nothing of the budget.")
+    return two * math.sqrt(count / left)
+
+
+class _Search:
+    """Root search for one plan ``extras + (Gaussian on a Poisson sample) * steps``."""
+
+    def __init__(
+        self, epsilon: float, delta: float, q: float, count: int, extras: Any, neighboring: str
+    ) -> None:
+        self.epsilon, self.delta = epsilon, delta
+        self.q, self.count = q, count
+        self.extras, self.neighboring = extras, neighboring
+        self.step = _numeric.COARSEST
+
+    def plan(self, sigma: float) -> _plan.Plan:
+        step = ev.PoissonSampled(self.q, ev.Gaussian(sigma))
+        return _plan.read((*self.extras, ev.SelfComposed(step, self.count)), self.neighboring)
+
+    def certified(self, sigma: float) -> float:
+        """Epsilon exactly as ``guarantee`` would state it."""
+        step = ev.SelfComposed(ev.PoissonSampled(self.q, ev.Gaussian(sigma)), self.count)
+        return AccountedProfile((*self.extras, step), self.neighboring).epsilon(self.delta)
+
+    def renyi(self, sigma: float) -> float:
+        if self.neighboring == "replace_one":  # twice the contribution, without a sampling bound
+            wide = ev.SelfComposed(ev.PoissonSampled(self.q, ev.Gaussian(sigma / 2)), self.count)
+            plan = _plan.read((wide,), "zero_out")
+            plan.rho += _plan.read(self.extras, "replace_one").mu2 / 2
+            return _rdp.epsilon(plan, self.delta)[0]
+        return _rdp.epsilon(self.plan(sigma), self.delta)[0]
+
+    def gap(self, log_sigma: float) -> float:
+        """``log delta(epsilon) - log delta``: above 0 when the noise is too small."""
+        plan = self.plan(math.exp(log_sigma))
+        found = min(
+            _numeric.numeric(plan, self.step, ranged=ranged).delta(self.epsilon)
+            for ranged in ((False, True) if plan.ranged else (False,))
+        )
+        return math.log(max(found, 1e-300)) - math.log(self.delta)
+
+    def noise_multiplier(self) -> float:
+        high = self._renyi_root()
+        if self.delta >= _numeric.MIN_DELTA:
+            with contextlib.suppress(_numeric.GridTooFine):
+                high = self._numeric_root(high)
+        return self._safe(high)
+
+    def _renyi_root(self) -> float:
+        """The noise at which the Renyi bound meets the target; a good guess in every case."""
+        low, high = -1.0, 0.0
+        while self.renyi(math.exp(high)) > self.epsilon:
+            low, high = high, high + 0.7
+            if high > 40:
+                raise ConvergenceError(
+                    "no noise multiplier below 1e17 meets this budget. Raise epsilon or delta."
+                )
+        while self.renyi(math.exp(low)) <= self.epsilon:
+            low, high = low - 0.7, low
+            if low < -9:
+                return math.exp(high)
+        while high - low > 2e-3:
+            middle = (low + high) / 2
+            if self.renyi(math.exp(middle)) > self.epsilon:
+                low = middle
+            else:
+                high = middle
+        return math.exp(high)
+
+    def _numeric_root(self, start: float) -> float:
+        found = _numeric.refined(self.plan(start), self.delta)
+        if found is None:
+            return start
+        self.step = found.step or _numeric.COARSEST
+        high, low = math.log(start), math.log(0.85 * start)
+        while self.gap(high) > 0:
+            low, high = high, high + math.log(1.05)
+        value = self.gap(low) if low < high else 0.0
+        while value <= 0:
+            low, high = low + math.log(0.9), low
+            if low < math.log(start) - 3:
+                return math.exp(high)
+            value = self.gap(low)
+        return math.exp(float(brentq(self.gap, low, high, xtol=2e-4)))
+
+    def _safe(self, sigma: float) -> float:
+        """Raise until certified, then try to come back to 0.998 of the target from above."""
+        value = self.certified(sigma)
+        while value > self.epsilon:
+            # The overshoot in epsilon is at most about twice that in sigma.
+            sigma *= max(_STEP_UP, min(1.05, 1 + 0.3 * (value / self.epsilon - 1)))
+            value = self.certified(sigma)
+        for _ in range(30):
+            if value >= 0.998 * self.epsilon:
+                break
+            smaller = sigma / (1 + 0.4 * min(0.05, self.epsilon / value - 1))
+            fresh = self.certified(smaller)
+            if fresh > self.epsilon:
+                break
+            sigma, value = smaller, fresh
+        return sigma
+
+
+def calibrate_steps(
+    *,
+    epsilon: float,
+    delta: float,
+    noise_multiplier: float,
+    sample_rate: float,
+    neighboring: str = "zero_out",
+    extra_events: Any = (),
+) -> int:
+    """Return the largest number of steps that a budget allows.
+
+    Parameters
+    ----------
+    epsilon : float
+        Above 0 and finite.
+    delta : float
+        In (0, 1).
+    noise_multiplier : float
+        Above 0, in units of the clipping norm.
+    sample_rate : float
+        In (0, 1].
+    neighboring : {"zero_out", "add_remove", "replace_one"}, default="zero_out"
+        The relation.
+    extra_events : event or sequence of events, default=()
+        Other charges against the same budget, accounted jointly.
+
+    Returns
+    -------
+    int
+        The largest number whose guarantee states at most ``epsilon``; 0 when one step is too
+        much.
+
+    Examples
+    --------
+    >>> calibrate_steps(epsilon=1.0, delta=1e-5, noise_multiplier=52.76, sample_rate=1.0)
+    200
+    """
+    epsilon = check.epsilon(epsilon=epsilon)
+    delta = check.delta(delta=delta)
+    q = check.sample_rate(sample_rate=sample_rate)
+    sigma = check.positive(noise_multiplier=noise_multiplier)
+    check.one_of(NEIGHBORING, neighboring=neighboring)
+    extras = _plan.as_events(extra_events) if extra_events else ()
+    _affordable(extras, epsilon, delta, neighboring)
+
+    def fits(count: int) -> bool:
+        step = ev.SelfComposed(ev.PoissonSampled(q, ev.Gaussian(sigma)), count)
+        return AccountedProfile((*extras, step), neighboring).epsilon(delta) <= epsilon
+
+    if not fits(1):
+        return 0
+    return _largest(fits)
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    low, high = 1, 2
+    while fits(high):
+        low, high = high, 2 * high
+        if high > _MOST_STEPS:
+            raise ConvergenceError("more than 1e12 steps fit; the budget is no limit here.")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
