@@ -52,7 +52,7 @@ class AccountedProfile:
     >>> from privfair.accounting import Gaussian
     >>> profile = AccountedProfile(Gaussian(1.0))
     >>> round(profile.epsilon(1e-5), 3), round(profile.delta(1.0), 4)
-    (4.378, 0.1269)
+    (4.377, 0.1269)
     """
 
     def __init__(
@@ -317,7 +317,7 @@ def guarantee(
     >>> from privfair.accounting import Gaussian, PoissonSampled, SelfComposed
     >>> g = guarantee(SelfComposed(PoissonSampled(0.01, Gaussian(1.1)), 1000), delta=1e-5)
     >>> round(g.epsilon, 3), g.accountant
-    (1.708, 'pld')
+    (1.515, 'pld')
     """
     if (delta is None) == (epsilon is None):
         raise InvalidParameterError(
