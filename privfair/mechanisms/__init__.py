@@ -1,16 +1,24 @@
-"""The only place where noise for released numbers is drawn."""
+"""The only place where noise for released numbers is drawn.
+
+Everything here is a :class:`privfair.core.Mechanism`: ``cost()`` prices a release before data
+are touched, ``release(value, ledger=...)`` charges and then draws.
+"""
 
 from privfair.core._lazy import attach
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "_aggregates": ["DPCount", "DPHistogram", "DPSum"],
+        "_discovery": ["DPSetDiscovery", "discovery_threshold"],
+        "_discrete": ["DiscreteGaussianMechanism", "DiscreteLaplaceMechanism"],
         "_hardened": [
             "HardenedGaussian",
             "hardened_distance",
             "hardened_extra_delta",
             "summation_error",
         ],
+        "_quantile": ["DPQuantile"],
         "_sampling": ["discrete_gaussian", "discrete_laplace"],
     },
 )

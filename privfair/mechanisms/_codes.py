@@ -1,0 +1,50 @@
+"""From the values of a column to the positions in its declared domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core.exceptions import SchemaError
+from privfair.core.schema import Categorical, Numeric
+
+__all__ = ["codes", "domain_size"]
+
+
+def domain_size(column: Numeric | Categorical) -> int:
+    """Return the number of cells of a column: its categories, or its bins."""
+    if isinstance(column, Categorical):
+        return len(column.values)
+    return 1 if column.bins is None else len(column.bins) + 1
+
+
+def codes(name: str, values: NDArray[Any], column: Numeric | Categorical) -> NDArray[np.int64]:
+    """Return each value's position in the column's domain.
+
+    An undeclared category goes to ``other`` where the column has one and is an error elsewhere;
+    the message names the column and no value. NaN counts as an undeclared category, and as the
+    lowest bin of a numeric column.
+    """
+    if isinstance(column, Categorical):
+        return _category_codes(name, values, column)
+    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+        raise SchemaError(f"column {name!r} is declared Numeric and is not numeric.")
+    clean = np.fmax(np.fmin(values.astype(np.float64), column.high), column.low)
+    return np.searchsorted(np.array(column.bins or ()), clean, side="right").astype(np.int64)
+
+
+def _category_codes(name: str, values: NDArray[Any], column: Categorical) -> NDArray[np.int64]:
+    import pandas as pd
+
+    found = pd.Index(list(column.values)).get_indexer(pd.Index(values))
+    unknown = found < 0
+    if unknown.any():
+        if column.other is None:
+            raise SchemaError(
+                f"column {name!r} has a missing value or one outside its declared list. Add it to "
+                "the schema, or declare Categorical(values, other=...) to pool unknown values."
+            )
+        found = np.where(unknown, column.values.index(column.other), found)
+    return np.asarray(found, dtype=np.int64)

@@ -1,0 +1,151 @@
+"""Categories that may be named: those whose noisy count passes a threshold."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core import _validation as check
+from privfair.core.events import Event
+from privfair.core.exceptions import InvalidParameterError
+from privfair.core.frames import as_vector, missing_mask
+from privfair.core.mechanism import Mechanism
+from privfair.core.privacy import NEIGHBORING
+from privfair.core.randomness import secret_stream
+from privfair.mechanisms._discrete import above, below, fraction
+from privfair.mechanisms._lattice import exp_bounds
+from privfair.mechanisms._sampling import discrete_laplace
+
+__all__ = ["DPSetDiscovery", "discovery_threshold"]
+
+
+def discovery_threshold(epsilon: Fraction, delta: Fraction) -> int:
+    """Return the smallest threshold at which a lone record shows with probability <= delta.
+
+    With X discrete Laplace, P(X = x) proportional to exp(-epsilon |x|), this is the smallest
+    integer t >= 1 with P(1 + X > t) = exp(-epsilon t) / (1 + exp(-epsilon)) <= delta.
+
+    Examples
+    --------
+    >>> discovery_threshold(Fraction(1), Fraction(1, 10**6))
+    14
+    """
+    guess = max(1, math.floor((-math.log(delta) - math.log1p(math.exp(-epsilon))) / epsilon) - 2)
+    while not _rare(epsilon, delta, guess):
+        guess += 1
+    return guess
+
+
+def _rare(epsilon: Fraction, delta: Fraction, t: int) -> bool:
+    """Whether exp(-epsilon t) <= delta (1 + exp(-epsilon)), decided on integer bounds."""
+    bits = 256 + delta.denominator.bit_length()
+    high = exp_bounds(epsilon.numerator * t, epsilon.denominator, bits)[1]
+    low = exp_bounds(epsilon.numerator, epsilon.denominator, bits)[0]
+    return high * delta.denominator <= delta.numerator * ((1 << bits) + low)
+
+
+class DPSetDiscovery(Mechanism):
+    """Release which categories occur, with noisy counts, above a threshold.
+
+    Parameters
+    ----------
+    epsilon : float or Fraction
+        Epsilon of the release under ``neighboring``.
+    delta : float
+        In (0, 1): the probability with which a category that a single record holds is named.
+    neighboring : {"zero_out", "add_remove", "replace_one"}, default="zero_out"
+        Relation that ``epsilon`` and ``delta`` are meant under.
+    noise_random_state : int or None, default=None
+        For tests and benchmarks only.
+
+    Attributes
+    ----------
+    threshold : int
+        A category is named if its noisy count exceeds this number.
+    sensitivity : float
+        1: one record adds one to one category's count (2 under replace_one).
+    numerics : str
+        ``"exact"``.
+
+    Notes
+    -----
+    *Algorithm.* Exact counts of the categories that occur, discrete Laplace noise of scale
+    ``1 / epsilon`` on each, those above ``threshold`` released in the order of their names, so
+    that no order of the data shows. Missing values form no category. O(n log n).
+
+    *Privacy.* (epsilon, delta)-DP; the event is ``ApproxDP``. A category that both neighbours
+    have is protected by the noise, one that only one of them has by the threshold (Korolova,
+    Kenthapadi, Mishra, Ntoulas 2009). Known limits: the running time depends on the number of
+    categories.
+
+    References
+    ----------
+    Korolova, Kenthapadi, Mishra, Ntoulas, "Releasing search queries and clicks privately", 2009.
+
+    Examples
+    --------
+    >>> mechanism = DPSetDiscovery(epsilon=1, delta=1e-6)
+    >>> list(mechanism.release(["a"] * 500 + ["b"] * 400 + ["only one"]))
+    ['a', 'b']
+    """
+
+    numerics = "exact"
+
+    def __init__(
+        self,
+        epsilon: float | Fraction,
+        delta: float,
+        *,
+        neighboring: str = "zero_out",
+        noise_random_state: int | None = None,
+    ) -> None:
+        self.neighboring = check.one_of(NEIGHBORING, neighboring=neighboring)
+        self.epsilon = fraction("epsilon", epsilon)
+        self.delta = check.delta(delta=delta)
+        moved = self.neighboring == "replace_one"
+        # Replacing is removing and adding: (e, d) becomes (2e, d (1 + exp(e))).
+        self._each = Fraction(below(self.epsilon / 2 if moved else self.epsilon))
+        share = 1.0 + math.exp(float(self._each)) if moved else 1.0
+        self._delta_each = self.delta / share * (1 - 2.0**-50 if moved else 1.0)
+        if self._each > 700:
+            raise InvalidParameterError(f"epsilon must be at most 700, got {float(self.epsilon)}.")
+        self.sensitivity = 2.0 if moved else 1.0
+        self.threshold = discovery_threshold(self._each, Fraction(self._delta_each))
+        self._stream = secret_stream(noise_random_state)
+        self.seeded = self._stream.seeded
+
+    def cost(self, count: int = 1) -> Event:
+        """Return ``ApproxDP(epsilon, delta)``, stated for a record that comes or goes."""
+        from privfair.accounting.events import ApproxDP, SelfComposed
+
+        event: Event = ApproxDP(above(self._each), self._delta_each)
+        return event if count == 1 else SelfComposed(event, check.non_negative_int(count=count))
+
+    def _prepare(self, value: Any) -> tuple[list[Any], NDArray[np.int64]]:
+        column = as_vector(value, name="value")
+        present = column[~missing_mask(column)]
+        if present.dtype == object:
+            counted: dict[Any, int] = {}
+            for item in present.tolist():
+                counted[item] = counted.get(item, 0) + 1
+            names, numbers = list(counted), list(counted.values())
+        else:
+            unique, times = np.unique(present, return_counts=True)
+            names, numbers = unique.tolist(), times.tolist()
+        # By type first: True and 1, or 1 and "1", would otherwise have no order of their own.
+        order = sorted(range(len(names)), key=lambda i: (type(names[i]).__name__, names[i]))
+        counts = np.array([numbers[i] for i in order], dtype=np.int64)
+        return [names[i] for i in order], counts
+
+    def _draw(self, prepared: tuple[list[Any], NDArray[np.int64]]) -> dict[Any, int]:
+        names, counts = prepared
+        noisy = counts + discrete_laplace(1 / self._each, len(names), self._stream)
+        return {
+            name: int(count)
+            for name, count in zip(names, noisy.tolist(), strict=True)
+            if count > self.threshold
+        }
