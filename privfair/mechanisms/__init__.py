@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "_aggregates": ["DPCount", "DPHistogram", "DPSum"],
+        "_codes": ["column_codes", "domain_size"],
         "_discovery": ["DPSetDiscovery", "discovery_threshold"],
         "_discrete": ["DiscreteGaussianMechanism", "DiscreteLaplaceMechanism"],
         "_hardened": [

@@ -23,7 +23,7 @@ from privfair.core.frames import as_table, as_vector, row_count
 from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NEIGHBORING
 from privfair.core.schema import Categorical, Numeric, Schema
-from privfair.mechanisms._codes import codes, domain_size
+from privfair.mechanisms._codes import column_codes, domain_size
 from privfair.mechanisms._discrete import (
     VALUE_LIMIT,
     DiscreteGaussianMechanism,
@@ -400,7 +400,7 @@ class DPHistogram(_Aggregate):
                 )
             names = list(table.columns)
         where = [
-            codes(label, table.column(name), column)
+            column_codes(label, table.column(name), column)
             for name, (label, column) in zip(names, self.domain.items(), strict=True)
         ]
         flat = np.ravel_multi_index(where, self.shape) if where else np.zeros(0, dtype=np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from privfair.core.exceptions import SchemaError
 from privfair.core.schema import Categorical, Numeric
 
-__all__ = ["codes", "domain_size"]
+__all__ = ["column_codes", "domain_size"]
 
 
 def domain_size(column: Numeric | Categorical) -> int:
@@ -20,7 +20,9 @@ def domain_size(column: Numeric | Categorical) -> int:
     return 1 if column.bins is None else len(column.bins) + 1
 
 
-def codes(name: str, values: NDArray[Any], column: Numeric | Categorical) -> NDArray[np.int64]:
+def column_codes(
+    name: str, values: NDArray[Any], column: Numeric | Categorical
+) -> NDArray[np.int64]:
     """Return each value's position in the column's domain.
 
     An undeclared category goes to ``other`` where the column has one and is an error elsewhere;

@@ -1,0 +1,455 @@
+"""A scikit-learn transformer from tables to numbers that never reads the data silently."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from privfair.core import _validation as check
+from privfair.core.estimators import PrivateEstimatorMixin
+from privfair.core.events import Event
+from privfair.core.exceptions import (
+    InvalidParameterError,
+    InvalidTypeError,
+    LengthMismatchError,
+    SchemaError,
+    SchemaVersionError,
+)
+from privfair.core.frames import Table, as_table
+from privfair.core.privacy import NEIGHBORING, PrivacyGuarantee
+from privfair.core.schema import Schema
+from privfair.preprocessing._discovery import SchemaDiscovery
+from privfair.preprocessing._layout import Layout
+
+__all__ = ["PrivateTableEncoder"]
+
+_VERSION = 1
+_RANGES = ("symmetric", "unit")
+_MISSING = ("error", "middle")
+
+
+class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator):
+    """Encode a table as numbers, from a public schema or for a stated privacy budget.
+
+    1. Numbers are clipped to their public bounds (after ``log1p`` of the distance to the lower
+       one, if the schema says so) and scaled to [-1, 1] or [0, 1].
+    2. Categories become one indicator column for each declared value.
+    3. With ``binning="public"`` the bins that the schema declares add indicator columns.
+
+    Parameters
+    ----------
+    schema : Schema, mapping, "as_is" or None, default=None
+        Public bounds and categories, in the order of the output. ``"as_is"`` takes numeric
+        columns unscaled and reads nothing. None learns bounds (private quantiles) and categories
+        (those above a noisy threshold, the rest pooled as ``"other"``) for ``epsilon`` and
+        ``delta``.
+    epsilon : float or None, default=None
+        Budget of learning; needed with ``schema=None`` and only there.
+    delta : float or None, default=None
+        As ``epsilon``; used by categorical columns only.
+    numeric_range : {"symmetric", "unit"}, default="symmetric"
+        [-1, 1] or [0, 1].
+    binning : {None, "public"}, default=None
+        Whether the schema's bins add indicator columns. Private bins ("dp_quantiles") are not
+        available here and are refused.
+    missing : {"error", "middle"}, default="error"
+        A missing number is an error, or the middle of the public range. A missing category is an
+        undeclared value: it goes to the column's ``other``, or is an error.
+    neighboring : {"zero_out", "add_remove", "replace_one"}, default="zero_out"
+        Relation of the guarantee, when something is learnt.
+    ledger : Ledger or None, default=None
+        Charged before the data are read. Needed with ``schema=None``.
+    dtype : {"float64", "float32"}, default="float64"
+        Of the output.
+    noise_random_state : int or None, default=None
+        For tests and benchmarks only: marks the guarantee SEEDED.
+
+    Attributes
+    ----------
+    schema_ : Schema or None
+        The schema used; None for ``"as_is"``.
+    max_row_norm_ : float
+        Public bound on the L2 norm of an encoded record; infinite for ``"as_is"``.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if the input named its columns.
+    n_features_out_ : int
+    privacy_ : PrivacyGuarantee
+        Epsilon is 0 where nothing was learnt.
+    events_ : tuple of Event
+        What was charged.
+
+    Raises
+    ------
+    InvalidParameterError
+        By ``fit``, before anything is read or charged.
+    SchemaError
+        If data and schema do not fit each other.
+
+    Notes
+    -----
+    *Complexity.* Linear in the size of the output, for learning n log n per column.
+
+    *Privacy.* Unit: record. Relation: ``neighboring``. With a schema, encoding is a function of
+    one record and of public knowledge, and costs nothing. Without, one exponential mechanism per
+    bound and one thresholded noisy count per categorical column, each with an even share of the
+    budget; column names and dtypes are taken as public. ``transform`` is a function of the
+    record and of ``schema_``. Known limits: an error about undeclared or missing values reveals
+    that there is one.
+
+    References
+    ----------
+    Smith, 2011. Korolova, Kenthapadi, Mishra, Ntoulas, 2009.
+
+    Examples
+    --------
+    >>> from privfair.core import Categorical, Numeric
+    >>> encoder = PrivateTableEncoder(
+    ...     schema={"age": Numeric(0, 100), "sex": Categorical(["F", "M"])}
+    ... )
+    >>> encoder.fit_transform({"age": [25, 50, 300], "sex": ["F", "M", "M"]})
+    array([[-0.5,  1. ,  0. ],
+           [ 0. ,  0. ,  1. ],
+           [ 1. ,  0. ,  1. ]])
+    >>> encoder.get_feature_names_out().tolist()
+    ['age', 'sex=F', 'sex=M']
+    >>> encoder.privacy_.epsilon
+    0.0
+    """
+
+    def __init__(
+        self,
+        *,
+        schema: Schema | Mapping[str, Any] | str | None = None,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        numeric_range: str = "symmetric",
+        binning: str | None = None,
+        missing: str = "error",
+        neighboring: str = "zero_out",
+        ledger: Any = None,
+        dtype: str = "float64",
+        noise_random_state: int | None = None,
+    ) -> None:
+        self.schema = schema
+        self.epsilon = epsilon
+        self.delta = delta
+        self.numeric_range = numeric_range
+        self.binning = binning
+        self.missing = missing
+        self.neighboring = neighboring
+        self.ledger = ledger
+        self.dtype = dtype
+        self.noise_random_state = noise_random_state
+
+    # -- before the data ----------------------------------------------------------------------
+    def cost(self, X: Any = None) -> tuple[Event, ...]:
+        """Return the events that ``fit`` will charge; reads names and dtypes of X at most.
+
+        Parameters
+        ----------
+        X : table or None, default=None
+            Needed with ``schema=None``, where the number of columns of each kind decides how the
+            budget is split. No value is read.
+        """
+        mode = self._mode()
+        if mode != "private":
+            return ()
+        if X is None:
+            raise InvalidTypeError(
+                "cost needs X with schema=None: the names and dtypes of its columns, which are "
+                "taken as public, decide how the budget is split. No value is read."
+            )
+        return self._discovery(as_table(X)).cost()
+
+    def _mode(self) -> str:
+        """Check every parameter and say how the schema is known."""
+        check.one_of(_RANGES, numeric_range=self.numeric_range)
+        check.one_of(_MISSING, missing=self.missing)
+        check.one_of(NEIGHBORING, neighboring=self.neighboring)
+        check.one_of(("float64", "float32"), dtype=self.dtype)
+        if self.binning == "dp_quantiles":
+            raise InvalidParameterError(
+                "binning='dp_quantiles' is not available in this version: private bins are not "
+                "learnt yet. Declare public cut points, Numeric(low, high, bins=[...]), and pass "
+                "binning='public'."
+            )
+        check.one_of((None, "public"), binning=self.binning)
+        if self.schema is None:
+            self._check_budget()
+            return "private"
+        if isinstance(self.schema, str):
+            check.one_of(("as_is",), schema=self.schema)
+        elif not isinstance(self.schema, Mapping):
+            raise InvalidTypeError(
+                "schema must be a Schema, a mapping of column names to Numeric or Categorical, "
+                f"'as_is' or None, got {type(self.schema).__name__}."
+            )
+        if self.epsilon is not None or self.delta is not None:
+            raise InvalidParameterError(
+                "epsilon and delta are the price of learning a schema, and nothing is learnt when "
+                "one is given. Leave them out, or pass schema=None."
+            )
+        return "as_is" if isinstance(self.schema, str) else "public"
+
+    def _check_budget(self) -> tuple[float, float]:
+        if self.epsilon is None or self.delta is None:
+            raise InvalidParameterError(
+                "schema=None learns bounds and categories from the data, which has a price: pass "
+                "epsilon=, delta= and a shared ledger=, or give a public schema= (nothing is "
+                "learnt), or schema='as_is' (numeric columns, unscaled)."
+            )
+        epsilon = check.epsilon(epsilon=self.epsilon)
+        delta = check.delta(delta=self.delta)
+        check.strong_enough(epsilon, delta, None)
+        return epsilon, delta
+
+    def _discovery(self, table: Table) -> SchemaDiscovery:
+        return SchemaDiscovery(
+            table, *self._check_budget(), self.neighboring, self.noise_random_state
+        )
+
+    # -- fit ----------------------------------------------------------------------------------
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fix the encoding, charging the ledger before anything is read.
+
+        Parameters
+        ----------
+        X : data frame, mapping of columns or array, shape (n_rows, n_columns)
+        y : ignored
+        """
+        mode = self._mode()
+        if mode == "private" and self.ledger is None:
+            raise InvalidParameterError(
+                "a PrivateTableEncoder with schema=None needs an explicit ledger=, shared with "
+                "whatever else uses these data: its price would otherwise be counted nowhere. "
+                "Pass ledger=Ledger(...), or a public schema."
+            )
+        return self._fit(X, mode, charge=True)
+
+    def fit_charged(self, X: Any) -> Self:
+        """Fix the encoding for a caller that has charged ``cost(X)`` itself.
+
+        An estimator that encodes, trains and certifies as one charges the sum of its costs in
+        one reservation; this method then spends nothing.
+        """
+        return self._fit(X, self._mode(), charge=False)
+
+    def _fit(self, X: Any, mode: str, *, charge: bool) -> Self:
+        if mode == "as_is":
+            validate_data(self, X, dtype=self.dtype)
+            self.schema_, self._layout, self.events_ = None, None, ()
+            self.n_features_out_, self.max_row_norm_ = self.n_features_in_, math.inf
+            self.privacy_ = self._public_guarantee("columns are used as they are")
+            return self
+        frame = _as_frame(X)
+        table = as_table(frame)
+        if mode == "public":
+            schema = self.schema if isinstance(self.schema, Schema) else Schema(self.schema)
+            layout = self._make_layout(schema)
+            layout.check(table, _columns(table, schema))
+            events: tuple[Event, ...] = ()
+            privacy = self._public_guarantee("the schema (bounds and categories) is public")
+        else:
+            schema, events = self._learn(table, charge=charge)
+            layout = self._make_layout(schema)
+            privacy = self._learnt_guarantee(events)
+        validate_data(self, frame, skip_check_array=True)
+        self.schema_, self._layout, self.events_, self.privacy_ = schema, layout, events, privacy
+        self.n_features_out_ = sum(layout.widths())
+        self.max_row_norm_ = layout.max_row_norm()
+        return self
+
+    def _learn(self, table: Table, *, charge: bool) -> tuple[Schema, tuple[Event, ...]]:
+        discovery = self._discovery(table)
+        events = discovery.cost()
+        if not charge:
+            return discovery.learn(table), events
+        from privfair.accounting.events import Composed
+
+        with self.ledger.spend(Composed(events), purpose="PrivateTableEncoder: schema"):
+            return discovery.learn(table), events
+
+    def _make_layout(self, schema: Schema) -> Layout:
+        return Layout(schema, self.numeric_range == "unit", self.binning == "public", self.missing)
+
+    def _public_guarantee(self, assumption: str) -> PrivacyGuarantee:
+        return PrivacyGuarantee(
+            0.0,
+            0.0,
+            neighboring=self.neighboring,
+            accountant="basic",
+            assumptions=(f"{assumption}; nothing was learnt from the data",),
+        )
+
+    def _learnt_guarantee(self, events: tuple[Event, ...]) -> PrivacyGuarantee:
+        from privfair.accounting import guarantee
+
+        return guarantee(
+            events,
+            delta=self.delta,
+            neighboring=self.neighboring,
+            numerics="exact",
+            seeded=self.noise_random_state is not None,
+            assumptions=("the names and dtypes of the columns are public",),
+        )
+
+    # -- after fit ----------------------------------------------------------------------------
+    def transform(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Encode a table.
+
+        Parameters
+        ----------
+        X : data frame, mapping of columns or array, shape (n_rows, n_columns)
+
+        Returns
+        -------
+        ndarray, shape (n_rows, n_features_out_)
+        """
+        check_is_fitted(self, "max_row_norm_")
+        if self._layout is None:
+            values: NDArray[np.floating[Any]] = validate_data(
+                self, X, dtype=self.dtype, reset=False, copy=True
+            )
+            return values
+        frame = _as_frame(X)
+        table = as_table(frame)
+        columns = _columns(table, self._layout.schema)
+        validate_data(self, frame, skip_check_array=True, reset=False)
+        return self._layout.encode(table, columns, np.dtype(self.dtype))
+
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[Any]:
+        """Return the names of the output columns."""
+        check_is_fitted(self, "max_row_norm_")
+        named = getattr(self, "feature_names_in_", None)
+        if input_features is not None:
+            given = np.asarray(input_features, dtype=object)
+            if len(given) != self.n_features_in_:
+                raise LengthMismatchError(
+                    "input_features should have length equal to number of features "
+                    f"({self.n_features_in_}), got {len(given)}."
+                )
+            if named is not None and not np.array_equal(given, named):
+                raise InvalidParameterError("input_features is not equal to feature_names_in_.")
+        if self._layout is not None:
+            return np.array(self._layout.names(), dtype=object)
+        if input_features is not None:
+            return given
+        if named is not None:
+            return np.asarray(named, dtype=object)
+        return np.array([f"x{i}" for i in range(self.n_features_in_)], dtype=object)
+
+    # -- saving -------------------------------------------------------------------------------
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fitted encoder as JSON data: public or released quantities only."""
+        check_is_fitted(self, "max_row_norm_")
+        named = getattr(self, "feature_names_in_", None)
+        return {
+            "version": _VERSION,
+            "schema": None if self.schema_ is None else self.schema_.to_dict(),
+            "numeric_range": self.numeric_range,
+            "binning": self.binning,
+            "missing": self.missing,
+            "dtype": self.dtype,
+            "n_features_in": int(self.n_features_in_),
+            "feature_names_in": None if named is None else [str(name) for name in named],
+            "privacy": self.privacy_.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the fitted encoder that :meth:`to_dict` described.
+
+        Its schema is fixed: fitting the result again learns nothing.
+        """
+        if data.get("version") != _VERSION:
+            raise SchemaVersionError(
+                f"the encoder was saved in version {data.get('version')!r} of its format, and "
+                f"this package reads version {_VERSION}. Use a newer privfair."
+            )
+        schema = None if data["schema"] is None else Schema.from_dict(data["schema"])
+        made = cls(
+            schema="as_is" if schema is None else schema,
+            numeric_range=data["numeric_range"],
+            binning=data["binning"],
+            missing=data["missing"],
+            dtype=data["dtype"],
+            neighboring=data["privacy"]["neighboring"],
+        )
+        made._mode()
+        made.n_features_in_ = int(data["n_features_in"])
+        if data["feature_names_in"] is not None:
+            made.feature_names_in_ = np.array(data["feature_names_in"], dtype=object)
+        made.privacy_ = _guarantee_from(data["privacy"])
+        made.events_ = made.privacy_.events
+        made.schema_ = schema
+        made._layout = None if schema is None else made._make_layout(schema)
+        if made._layout is None:
+            made.n_features_out_, made.max_row_norm_ = made.n_features_in_, math.inf
+        else:
+            made.n_features_out_ = sum(made._layout.widths())
+            made.max_row_norm_ = made._layout.max_row_norm()
+        return made
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        as_is = self.schema == "as_is" if isinstance(self.schema, str) else False
+        tags.input_tags.categorical = not as_is
+        tags.input_tags.string = not as_is
+        tags.input_tags.allow_nan = not as_is and self.missing == "middle"
+        tags.no_validation = False
+        tags.requires_fit = True
+        return tags
+
+
+def _as_frame(X: Any) -> Any:
+    """Return mappings and lists as something that scikit-learn can count and name."""
+    if isinstance(X, Mapping):
+        return as_table(X).to_pandas()
+    return X
+
+
+def _columns(table: Table, schema: Schema) -> list[str]:
+    """Return the table's column for each of the schema's; names must match where there are any."""
+    if not table.has_names:
+        if len(table.columns) != len(schema):
+            raise SchemaError(
+                f"the schema has {len(schema)} columns and X has {len(table.columns)} unnamed "
+                "ones, which are matched by position. Pass a data frame, or drop columns."
+            )
+        return list(table.columns)
+    absent = [name for name in schema if name not in table.columns]
+    extra = [name for name in table.columns if name not in schema]
+    if absent or extra:
+        raise SchemaError(
+            f"X and the schema have different columns: {absent or 'none'} only in the schema, "
+            f"{extra or 'none'} only in X. Pass X[list(schema)], or declare them."
+        )
+    return schema.names
+
+
+def _guarantee_from(data: Mapping[str, Any]) -> PrivacyGuarantee:
+    events: tuple[Event, ...] = ()
+    if data["events"]:
+        from privfair.accounting.events import event_from_dict
+
+        events = tuple(event_from_dict(event) for event in data["events"])
+    return PrivacyGuarantee(
+        float(data["epsilon"]),
+        data["delta"],
+        unit=data["unit"],
+        neighboring=data["neighboring"],
+        accountant=data["accountant"],
+        events=events,
+        assumptions=tuple(data["assumptions"]),
+        numerics=data["numerics"],
+        seeded=data["seeded"],
+        unsafe=tuple(data["unsafe"]),
+    )
