@@ -187,7 +187,7 @@ def discrete_laplace(
     Parameters
     ----------
     scale : Fraction, int or float
-        Parameter t > 0 of P(x) = tanh(1 / (2t)) exp(-|x| / t). At most 2**52.
+        Parameter t > 0 of ``P(x) = tanh(1 / (2t)) exp(-|x| / t)``. At most 2**52.
     size : int
         How many.
     stream : SecretStream or BitSource
