@@ -104,8 +104,8 @@ def multiplicity_weights(
 
     Notes
     -----
-    Multinomial draws when distinct rows repeat, else uniform indices and a bin count, which is
-    faster; both have the same distribution. O(n_resamples * n).
+    Multinomial draws when distinct rows repeat often, else uniform indices and a bin count,
+    which is faster; both have the same distribution. O(n_resamples * n).
 
     Examples
     --------
@@ -117,12 +117,14 @@ def multiplicity_weights(
     total = int(weights.sum())
     if total == 0:
         return np.zeros((n_resamples, weights.size), dtype=np.int64)
-    if weights.size < total:
+    size = weights.size
+    if 4 * size < total:
         return multinomial_resamples(weights, n_resamples, rng)
     picks = rng.integers(0, total, size=(n_resamples, total))
-    picks += (np.arange(n_resamples) * total)[:, None]
-    drawn = np.bincount(picks.reshape(-1), minlength=n_resamples * total)
-    return drawn.reshape(n_resamples, total)
+    if size < total:
+        picks = np.repeat(np.arange(size), weights)[picks]
+    picks += (np.arange(n_resamples) * size)[:, None]
+    return np.bincount(picks.reshape(-1), minlength=n_resamples * size).reshape(-1, size)
 
 
 def _quantile(sample: NDArray[np.float64], level: float) -> float:

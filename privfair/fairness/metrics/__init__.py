@@ -35,6 +35,13 @@ __getattr__, __dir__, __all__ = attach(
             "true_negative_rate",
             "true_positive_rate",
         ],
+        "_scores": [
+            "auc",
+            "brier_score",
+            "calibration_gap",
+            "expected_calibration_error",
+            "log_loss",
+        ],
         "_table": ["GroupTable"],
     },
 )

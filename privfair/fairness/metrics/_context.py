@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, LabelError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from privfair.core.privacy import PrivacyGuarantee
-    from privfair.fairness.metrics._scores import ScoreTable
+    from privfair.fairness.metrics._score_table import ScoreTable
 
 __all__ = ["Context", "Options"]
 
@@ -110,7 +111,10 @@ class Context:
         self._table = table
         self._frames: dict[tuple[str, bool], pd.DataFrame] = {}
         self._resamples: dict[bool, TableResamples] = {}
-        self._scores: dict[tuple[Any, ...], Any] = {}
+        self.score_kinds: list[str] = []
+        self._score_table: ScoreTable | None = None
+        self._scored = False
+        self._score_draws: dict[str, NDArray[np.float64]] = {}
 
     @property
     def grouped(self) -> bool:
@@ -191,23 +195,23 @@ class Context:
             )
         return self._frames[key].copy()
 
-    def score_table(self, *, overall: bool, probability: bool) -> ScoreTable:
-        """Return the rows by group and score; validated as probabilities if asked."""
-        from privfair.fairness.metrics._scores import ScoreTable
+    def score_table(self) -> ScoreTable | None:
+        """Return the rows by group and score; None for undeclared multi-class labels."""
+        from privfair.fairness.metrics._score_table import ScoreTable
 
-        key = ("table", overall)
-        if key not in self._scores:
-            self._scores[key] = ScoreTable.from_context(self, overall=overall)
-        table: ScoreTable = self._scores[key]
-        if probability:
-            table.check_probabilities()
-        return table
+        if not self._scored:
+            self._score_table, self._scored = ScoreTable.from_context(self), True
+        return self._score_table
 
-    def score_cache(self) -> dict[tuple[Any, ...], Any]:
-        """Return the cache of resampled score statistics."""
-        return self._scores
-
-
-def finite(value: float) -> bool:
-    """Whether a number is neither NaN nor infinite."""
-    return bool(np.isfinite(value))
+    def score_draws(self, kind: str) -> NDArray[np.float64]:
+        """Return bootstrap replicates of a score statistic; all asked for are drawn together."""
+        if kind not in self._score_draws:
+            table = self.score_table()
+            assert table is not None
+            kinds = dict.fromkeys([*self.score_kinds, kind])
+            found: dict[str, list[NDArray[np.float64]]] = {k: [] for k in kinds}
+            for mass in table.draws(self.options.n_resamples, self.streams.get("scores")):
+                for name, parts in found.items():
+                    parts.append(table.statistic(name, mass))
+            self._score_draws = {k: np.concatenate(v) for k, v in found.items()}
+        return self._score_draws[kind]

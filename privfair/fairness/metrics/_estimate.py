@@ -11,6 +11,7 @@ from privfair.core.metric import Metric
 from privfair.fairness.metrics._base import ContextMetric
 from privfair.fairness.metrics._context import Context, Options
 from privfair.fairness.metrics._inputs import DEFAULT_POS_LABEL, check_rows
+from privfair.fairness.metrics._scores import CalibrationGap, ScoreMetric
 
 __all__ = ["estimate_all"]
 
@@ -118,6 +119,12 @@ def estimate_all(
         raise UnsupportedEventError("metrics under privacy= are not available yet.")
     check_rows(**data)
     context = Context(**data, pos_label=pos_label, options=settings)
+    context.score_kinds = [
+        m.name for m in chosen if isinstance(m, ContextMetric) and m.from_scores
+    ]
+    for metric in chosen:  # bad scores are refused before anything is computed
+        if isinstance(metric, ScoreMetric | CalibrationGap):
+            metric.read(context)
     results = []
     for metric in chosen:
         if isinstance(metric, ContextMetric):
