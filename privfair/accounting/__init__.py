@@ -36,7 +36,9 @@ __getattr__, __dir__, __all__ = attach(
             "event_from_dict",
         ],
         "_convert": ["from_dp_accounting", "to_dp_accounting"],
-        "ledger": ["Ledger", "LedgerEntry", "default_ledger"],
+        "ledger": ["Ledger"],
+        "_charges": ["LedgerEntry", "LedgerTransaction"],
+        "_default": ["default_ledger"],
         "pipeline": ["pipeline_guarantee"],
     },
 )

@@ -71,7 +71,7 @@ def _cells(h: float, low: float, high: float) -> tuple[int, Floats]:
     if last - first > MAX_POINTS:
         raise GridTooFine(f"{last - first} points at step {h}")
     last = max(last, first + 1)
-    return first, np.arange(first, last + 1) * h
+    return first, np.asarray(np.arange(first, last + 1) * h, dtype=np.float64)
 
 
 def _split(h: float, first: int, p: Floats, q: Floats, under: float, over: float) -> Loss:
@@ -212,7 +212,7 @@ def from_atoms(h: float, losses: Floats, masses: Floats, infinite: float) -> Los
     index = (below - low).astype(np.int64)
     size = high - low + 1
     p = np.bincount(index, masses * (1 - up), size) + np.bincount(index + 1, masses * up, size)
-    return Loss(h, low, p, infinite)
+    return Loss(h, low, np.asarray(p, dtype=np.float64), infinite)
 
 
 def response_atoms(eps0: float, k: int) -> tuple[Floats, float]:

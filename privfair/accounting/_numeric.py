@@ -13,7 +13,7 @@ from privfair.accounting._losses import GridTooFine, Loss, Pair
 from privfair.accounting._plan import Plan
 from privfair.accounting._pld import Atoms, Curve, compose
 
-__all__ = ["MIN_DELTA", "Numeric", "numeric"]
+__all__ = ["MIN_DELTA", "GridTooFine", "Numeric", "numeric", "refined"]
 
 MIN_DELTA = 1e-12
 """Fourier round-off makes a numeric curve meaningless below this delta."""
@@ -130,7 +130,7 @@ def _lattices(plan: Plan, ranged: bool) -> list[tuple[np.ndarray, float, int]]:
 def _folded(p: np.ndarray, step: float, count: int) -> Atoms:
     masses, first, lost = _losses.lattice_power(p, count)
     top = step * count * (len(p) - 1) / 2
-    losses = top - step * (first + np.arange(len(masses)))
+    losses = np.asarray(top - step * (first + np.arange(len(masses))), dtype=np.float64)
     return Atoms(losses[::-1], masses[::-1], lost)
 
 
@@ -186,7 +186,7 @@ def first_step(plan: Plan) -> float:
         return COARSEST
     wanted = math.sqrt(spread / count) / 4
     level = max(0, math.ceil(math.log(COARSEST / wanted, 4))) if wanted < COARSEST else 0
-    return max(COARSEST / 4**level, FINEST)
+    return float(max(COARSEST / 4**level, FINEST))
 
 
 def refined(plan: Plan, delta: float, *, ranged: bool = False) -> Numeric | None:

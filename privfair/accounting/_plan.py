@@ -386,7 +386,7 @@ def _add_parallel(plan: Plan, event: ev.Parallel, count: int) -> None:
         return
     # A failure probability is not maximised by these bounds: charge them all, in sequence.
     if any(part.approx for part in parts):
-        for part in event.events:
-            _add(plan, part, count)
+        for inner in event.events:
+            _add(plan, inner, count)
     else:
         plan.parallel.append((parts, moved, count))

@@ -49,7 +49,7 @@ def compose(parts: Sequence[tuple[Loss, int]]) -> Atoms:
     infinite = -math.expm1(sum(n * math.log1p(-loss.infinite) for loss, n in parts))
     if len(parts) == 1 and parts[0][1] == 1:
         p = parts[0][0].p
-        return Atoms((offset + np.arange(len(p))) * h, p, infinite)
+        return Atoms(_at(offset, len(p), h), p, infinite)
     start, stop = _window(parts)
     width = stop - start + 1
     size = _fast_length(max(width, *(len(loss.p) for loss, _ in parts)))
@@ -62,7 +62,11 @@ def compose(parts: Sequence[tuple[Loss, int]]) -> Atoms:
     steps = sum(n for _, n in parts)
     noise = 4 * _ULP * (steps + math.log2(size)) * math.sqrt(size) * float(np.linalg.norm(p))
     p = np.maximum(p, 0.0)
-    return Atoms((offset + start + np.arange(width)) * h, p, infinite + 2 * _TAIL + noise)
+    return Atoms(_at(offset + start, width, h), p, infinite + 2 * _TAIL + noise)
+
+
+def _at(first: int, count: int, h: float) -> Floats:
+    return np.asarray((first + np.arange(count)) * h, dtype=np.float64)
 
 
 def _fast_length(n: int) -> int:

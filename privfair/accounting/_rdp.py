@@ -46,7 +46,7 @@ def sampled_gaussian(q: float, sigma: float, orders: Floats) -> Floats:
     share = np.where(above > below, orders - below, 0.0)
     low = np.array([logs[int(a)] for a in below])
     high = np.array([logs[int(a)] for a in above])
-    return ((1 - share) * low + share * high) / (orders - 1)
+    return np.asarray(((1 - share) * low + share * high) / (orders - 1))
 
 
 @lru_cache(maxsize=4096)
@@ -69,7 +69,7 @@ def _exact_sampled_gaussian(q: float, sigma: float, orders: Floats) -> Floats:
     accountant.compose(
         dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma))
     )
-    return np.minimum(np.asarray(accountant.rdp), sampled_gaussian(q, sigma, orders))
+    return np.asarray(np.minimum(accountant.rdp, sampled_gaussian(q, sigma, orders)))
 
 
 def _laplace(eps: float, orders: Floats) -> Floats:

@@ -362,5 +362,5 @@ def guarantee(
 
 def _winner(profile: AccountedProfile) -> str:
     if profile._choice != "best":
-        return profile._choice
+        return str(profile._choice)
     return "gdp" if profile.plan.only_gaussian else "pld"

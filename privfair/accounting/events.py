@@ -11,19 +11,18 @@ and never free.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
-from privfair.core import _validation as check
-from privfair.core._format import json_number
-from privfair.core.exceptions import (
-    InvalidParameterError,
-    InvalidTypeError,
-    SchemaVersionError,
-    UnsupportedEventError,
+from privfair.accounting._event_base import (
+    SCHEMA,
+    AccountedEvent,
+    at_least,
+    check_batch,
+    check_event,
+    event_from_dict,
+    several,
 )
+from privfair.core import _validation as check
 
 __all__ = [
     "SCHEMA",
@@ -50,47 +49,6 @@ __all__ = [
     "ZCDP",
     "event_from_dict",
 ]
-
-SCHEMA = 1
-"""Version of the JSON form of the events."""
-
-_KINDS: dict[str, type[AccountedEvent]] = {}
-
-
-@dataclass(frozen=True)
-class AccountedEvent:
-    """Base class of all events.
-
-    Attributes
-    ----------
-    kind : str
-        Name of the event in JSON; the class's name.
-    schema : int
-        Version of the JSON form.
-    """
-
-    kind: ClassVar[str] = ""
-    schema: ClassVar[int] = SCHEMA
-
-    def __init_subclass__(cls) -> None:
-        cls.kind = cls.__name__
-        _KINDS[cls.kind] = cls
-
-    def _put(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the event as strict JSON data."""
-        out: dict[str, Any] = {"schema": self.schema, "kind": self.kind}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, AccountedEvent):
-                out[item.name] = value.to_dict()
-            elif isinstance(value, tuple):
-                out[item.name] = [part.to_dict() for part in value]
-            else:
-                out[item.name] = json_number(value)
-        return out
 
 
 @dataclass(frozen=True)
@@ -185,7 +143,7 @@ class RandomizedResponse(AccountedEvent):
 
     def __post_init__(self) -> None:
         self._put("eps0", check.non_negative(eps0=self.eps0))
-        self._put("k", _at_least(2, k=self.k))
+        self._put("k", at_least(2, k=self.k))
 
 
 @dataclass(frozen=True)
@@ -304,7 +262,7 @@ class PoissonSampled(AccountedEvent):
 
     def __post_init__(self) -> None:
         self._put("q", check.sample_rate(q=self.q))
-        _event(event=self.event)
+        check_event(event=self.event)
 
 
 @dataclass(frozen=True)
@@ -324,8 +282,8 @@ class FixedBatchWOR(AccountedEvent):
     event: AccountedEvent
 
     def __post_init__(self) -> None:
-        _batch_of(self)
-        _event(event=self.event)
+        check_batch(self)
+        check_event(event=self.event)
 
 
 @dataclass(frozen=True)
@@ -400,7 +358,7 @@ class ShuffledEpochs(AccountedEvent):
     sigma: float
 
     def __post_init__(self) -> None:
-        _batch_of(self)
+        check_batch(self)
         self._put("epochs", check.positive_int(epochs=self.epochs))
         self._put("sigma", check.non_negative(sigma=self.sigma))
 
@@ -421,7 +379,7 @@ class SelfComposed(AccountedEvent):
     count: int
 
     def __post_init__(self) -> None:
-        _event(event=self.event)
+        check_event(event=self.event)
         self._put("count", check.steps(count=self.count))
 
 
@@ -438,7 +396,7 @@ class Composed(AccountedEvent):
     events: tuple[AccountedEvent, ...]
 
     def __post_init__(self) -> None:
-        self._put("events", _several(self.events))
+        self._put("events", several(self.events))
 
 
 @dataclass(frozen=True)
@@ -454,7 +412,7 @@ class Parallel(AccountedEvent):
     events: tuple[AccountedEvent, ...]
 
     def __post_init__(self) -> None:
-        self._put("events", _several(self.events))
+        self._put("events", several(self.events))
 
 
 @dataclass(frozen=True)
@@ -480,7 +438,7 @@ class RepeatAndSelect(AccountedEvent):
     shape: float
 
     def __post_init__(self) -> None:
-        _event(event=self.event)
+        check_event(event=self.event)
         self._put("mean", check.positive(mean=self.mean))
         self._put("shape", check.non_negative(shape=self.shape, allow_inf=True))
 
@@ -488,88 +446,3 @@ class RepeatAndSelect(AccountedEvent):
 @dataclass(frozen=True)
 class NonPrivate(AccountedEvent):
     """Something without any privacy guarantee: epsilon is infinite."""
-
-
-def event_from_dict(data: Any) -> AccountedEvent:
-    """Return the event that :meth:`AccountedEvent.to_dict` described.
-
-    Parameters
-    ----------
-    data : dict
-        JSON data with ``schema`` and ``kind``.
-
-    Raises
-    ------
-    UnsupportedEventError
-        The kind is not known.
-    SchemaVersionError
-        The event was written by a newer version.
-
-    Examples
-    --------
-    >>> event_from_dict({"schema": 1, "kind": "Gaussian", "sigma": 2.0})
-    Gaussian(sigma=2.0)
-    """
-    if not isinstance(data, dict) or "kind" not in data:
-        raise InvalidTypeError("an event is a JSON object with the keys 'schema' and 'kind'.")
-    if int(data.get("schema", SCHEMA)) > SCHEMA:
-        raise SchemaVersionError(
-            f"event {data['kind']!r} has schema version {data['schema']}; this version of "
-            f"privfair reads up to {SCHEMA}. Install a newer privfair."
-        )
-    cls = _KINDS.get(str(data["kind"]))
-    if cls is None:
-        raise UnsupportedEventError(
-            f"unknown event {data['kind']!r}; known are {', '.join(sorted(_KINDS))}. An event "
-            "that nobody can price is never treated as free."
-        )
-    names = {item.name for item in fields(cls)}
-    given = {key: value for key, value in data.items() if key not in ("schema", "kind")}
-    if extra := sorted(set(given) - names):
-        raise InvalidParameterError(f"event {cls.kind} has no field {extra[0]!r}.")
-    if missing := sorted(names - set(given)):
-        raise InvalidParameterError(f"event {cls.kind} needs the field {missing[0]!r}.")
-    return cls(**{key: _decode(value) for key, value in given.items()})
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, dict):
-        return event_from_dict(value)
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    return math.inf if value == "inf" else value
-
-
-def _at_least(low: int, **kwargs: int) -> int:
-    value = check.positive_int(**kwargs)
-    if value < low:
-        name = next(iter(kwargs))
-        raise InvalidParameterError(f"{name} must be an integer >= {low}, got {value}.")
-    return value
-
-
-def _event(**kwargs: Any) -> None:
-    ((name, value),) = kwargs.items()
-    if not isinstance(value, AccountedEvent):
-        raise InvalidTypeError(
-            f"{name} must be an event of privfair.accounting.events, got "
-            f"{type(value).__name__}. Convert events of dp_accounting with from_dp_accounting."
-        )
-
-
-def _several(events: Iterable[AccountedEvent]) -> tuple[AccountedEvent, ...]:
-    if isinstance(events, AccountedEvent | str | bytes | dict):
-        raise InvalidTypeError("events must be a sequence of events, not a single one.")
-    listed = tuple(events)
-    for index, event in enumerate(listed):
-        _event(**{f"events[{index}]": event})
-    return listed
-
-
-def _batch_of(event: Any) -> None:
-    event._put("n", check.positive_int(n=event.n))
-    event._put("batch", check.positive_int(batch=event.batch))
-    if event.batch > event.n:
-        raise InvalidParameterError(
-            f"batch must be at most n, got batch={event.batch} and n={event.n}."
-        )

@@ -8,121 +8,37 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from privfair.accounting import _plan
 from privfair.accounting import events as ev
+from privfair.accounting._charges import (
+    Charges,
+    LedgerEntry,
+    LedgerTransaction,
+    check_relation,
+    total_guarantee,
+)
 from privfair.accounting._filters import Filter, Spent, header_of
 from privfair.accounting.accountant import AccountedProfile
 from privfair.core import _validation as check
-from privfair.core._format import json_number, json_safe
+from privfair.core._format import json_number
 from privfair.core.exceptions import (
     BudgetExceededError,
     IncompatibleNeighboringError,
     InvalidParameterError,
     InvalidTypeError,
     LedgerError,
-    LogIntegrityError,
-    PrivacyError,
 )
-from privfair.core.log import HashChainLog, LogRow, LogTransaction
+from privfair.core.log import HashChainLog
 from privfair.core.privacy import NEIGHBORING, NUMERICS, UNITS, Budget, PrivacyGuarantee
 
-__all__ = ["Ledger", "LedgerEntry", "LedgerTransaction", "default_ledger"]
+__all__ = ["Ledger", "LedgerEntry", "LedgerTransaction"]
 
 _KIND = "ledger"
-_LOCAL = (ev.LocalDP, ev.RandomizedResponse)
+_SETTINGS = ("dataset_id", "unit", "neighboring", "mode", "cap", "filter", "order")
 _MEMORY: weakref.WeakValueDictionary[str, Ledger] = weakref.WeakValueDictionary()
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One charge.
-
-    Attributes
-    ----------
-    id : int
-        Row of the reservation.
-    time : str
-        UTC time of the reservation.
-    state : {"reserved", "released", "void"}
-        A reservation that was neither released nor voided counts as spent.
-    event : AccountedEvent
-        What was charged.
-    purpose, label : str
-        As given.
-    epsilon, delta : float or None
-        Value of the charge under the ``basic`` filter, else None.
-    numerics : str
-        Numerical class stated with the charge.
-    seeded : bool
-        Whether the noise came from a known seed.
-    neighboring : str
-        Relation of the event.
-    """
-
-    id: int
-    time: str
-    state: str
-    event: ev.AccountedEvent
-    purpose: str
-    label: str
-    epsilon: float | None
-    delta: float | None
-    numerics: str
-    seeded: bool
-    neighboring: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry as strict JSON data."""
-        out = {name: json_safe(getattr(self, name)) for name in self.__dataclass_fields__}
-        out["event"] = self.event.to_dict()
-        return out
-
-
-class LedgerTransaction:
-    """The handle inside ``with ledger.spend(...)``.
-
-    Attributes
-    ----------
-    entry_id : int
-        Row of the reservation.
-    """
-
-    def __init__(self, ledger: Ledger, entry_id: int) -> None:
-        self._ledger = ledger
-        self.entry_id = entry_id
-        self.voided = False
-
-    def void(self, *, touched_data: bool) -> None:
-        """Give the reservation back, which is allowed only if no data were touched.
-
-        Parameters
-        ----------
-        touched_data : bool
-            Must be False, as a statement by the mechanism.
-        """
-        if check.boolean(touched_data=touched_data):
-            raise PrivacyError(
-                "a charge cannot be given back after data were touched: what was learnt stays "
-                "learnt. It remains spent."
-            )
-        if not self.voided:
-            self._ledger._append("void", {"ref": self.entry_id})
-            self.voided = True
-
-
-class _State:
-    """Charges as far as the log has been read."""
-
-    def __init__(self) -> None:
-        self.last = 0
-        self.hash = ""
-        self.charges: dict[int, Spent] = {}
-        self.rows: dict[int, LogRow] = {}
-        self.states: dict[int, str] = {}
 
 
 class Ledger:
@@ -251,7 +167,7 @@ class Ledger:
 
     def _compare(self, asked: dict[str, Any]) -> None:
         found = self._log.header
-        for name in ("dataset_id", "unit", "neighboring", "filter", "cap", "order"):
+        for name in _SETTINGS:
             given, stored = asked[name], found.get(name)
             kept = (name == "dataset_id" and given == "default") or (
                 name in ("cap", "order") and given is None
@@ -260,13 +176,17 @@ class Ledger:
                 kept = True
             if not kept and given != stored:
                 raise LedgerError(
-                    f"{self._log._where()} was made with {name}={stored!r}, and {given!r} was "
+                    f"{self._log.where} was made with {name}={stored!r}, and {given!r} was "
                     "asked for. A ledger's settings are fixed; use Ledger.open(path) to take "
                     "them from the file, or another file."
                 )
 
     def _setup(self) -> None:
-        header = self._log.header
+        self._adopt(self._log.header)
+        if self.path is None:
+            _MEMORY[self._token] = self
+
+    def _adopt(self, header: dict[str, Any]) -> None:
         self.dataset_id: str = header["dataset_id"]
         self.unit: str = header["unit"]
         self.neighboring: str = header["neighboring"]
@@ -277,11 +197,10 @@ class Ledger:
         )
         order = header["order"] if header["filter"] == "rdp" else None
         self._filter = Filter(header["filter"], self.cap, order)
+        self._settings = {key: header[key] for key in _SETTINGS}
         self._lock = threading.RLock()
-        self._state = _State()
-        self._token = f"{os.getpid()}-{id(self)}-{os.urandom(8).hex()}"
-        if self.path is None:
-            _MEMORY[self._token] = self
+        self._charges = Charges(self._log)
+        self._token = f"{os.getpid()}-{os.urandom(12).hex()}"
 
     # --- identity -------------------------------------------------------------------------
 
@@ -293,7 +212,7 @@ class Ledger:
     @property
     def filter(self) -> str:
         """In which currency charges add up."""
-        return self._filter.kind
+        return str(self._filter.kind)
 
     def __copy__(self) -> Ledger:
         return self
@@ -305,13 +224,17 @@ class Ledger:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (None if self.path is None else str(self.path), self._token)
+        return _restore, (
+            None if self.path is None else str(self.path),
+            self._token,
+            self._settings,
+        )
 
     def __len__(self) -> int:
         """Number of charges that count as spent."""
         with self._lock:
             self._refresh()
-            return sum(state != "void" for state in self._state.states.values())
+            return len(self._charges)
 
     def __bool__(self) -> bool:
         return True
@@ -385,10 +308,13 @@ class Ledger:
         charge, body = self._prepare(
             event, purpose, label, delta, neighboring, null_ignored, unit, numerics, seeded
         )
-        transaction = LedgerTransaction(self, self._reserve(charge, body))
-        yield transaction
-        if not transaction.voided:
-            self._append("released", {"ref": transaction.entry_id})
+        transaction = LedgerTransaction(self._log, self._reserve(charge, body))
+        try:
+            yield transaction
+        except BaseException:
+            transaction._open = False  # the charge stays: nobody knows what was learnt
+            raise
+        transaction._settle("released")
 
     def record_non_private(self, *, purpose: str, label: str = "") -> int:
         """Write down that something was released about the data without any privacy.
@@ -433,7 +359,12 @@ class Ledger:
         check.boolean(seeded=seeded)
         relation = self.neighboring if neighboring is None else neighboring
         check.one_of(NEIGHBORING, neighboring=relation)
-        self._check_relation(events, relation, null_ignored, unit)
+        if unit is not None and check.one_of(UNITS, unit=unit) != self.unit:
+            raise IncompatibleNeighboringError(
+                f"this ledger counts per {self.unit}, and the event is per {unit}. Use a ledger "
+                "for each unit."
+            )
+        check_relation(self.neighboring, relation, events, null_ignored=null_ignored)
         profile = AccountedProfile(events, relation)
         if profile.plan.reasons and self.cap is not None and math.isfinite(self.cap.epsilon):
             raise BudgetExceededError(
@@ -461,84 +392,21 @@ class Ledger:
         }
         return charge, body
 
-    def _check_relation(
-        self,
-        events: tuple[ev.AccountedEvent, ...],
-        relation: str,
-        null_ignored: bool,
-        unit: str | None,
-    ) -> None:
-        if unit is not None and check.one_of(UNITS, unit=unit) != self.unit:
-            raise IncompatibleNeighboringError(
-                f"this ledger counts per {self.unit}, and the event is per {unit}. Use a ledger "
-                "for each unit."
-            )
-        if relation == self.neighboring:
-            return
-        if self.neighboring == "zero_out":
-            if relation == "add_remove" and check.boolean(null_ignored=null_ignored):
-                return
-            if relation == "replace_one" and all(_is_local(event) for event in events):
-                return
-        raise IncompatibleNeighboringError(
-            f"this ledger holds charges under {self.neighboring!r}, and the event is stated "
-            f"under {relation!r}. A zero_out ledger also takes add_remove events of mechanisms "
-            "that ignore null records (null_ignored=True) and local reports under replace_one; "
-            "nothing else can be added up."
-        )
-
     def _reserve(self, charge: Spent, body: dict[str, Any]) -> int:
         with self._lock, self._log.transaction() as transaction:
-            self._catch_up(transaction)
+            self._charges.take(transaction.rows(after=self._charges.last))
             self._filter.check(self._total(), charge)
             row = transaction.append("reserved", body)
         return row.id
 
-    def _append(self, kind: str, body: dict[str, Any]) -> None:
-        self._log.append(kind, body)
-
     # --- reading --------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        if self.path is None or self._log.read_only:
-            self._catch_up(None)
-            return
-        self._catch_up(None)
-
-    def _catch_up(self, transaction: LogTransaction | None) -> None:
-        """Take in rows written since, by whoever wrote them, checking that they follow on."""
-        state = self._state
-        source = transaction if transaction is not None else self._log
-        for row in source.rows(after=state.last):
-            if row.id != state.last + 1 or (state.last and row.prev_hash != state.hash):
-                raise LogIntegrityError(
-                    f"row {row.id} of {self._log._where()} does not follow from what was read "
-                    "before: the ledger was altered while in use. Nothing more is spent on it."
-                )
-            if row.kind == "reserved":
-                body = row.body
-                state.charges[row.id] = Spent(
-                    float(body["epsilon"]), body["delta"], float(body["loss"])
-                )
-                state.rows[row.id] = row
-                state.states[row.id] = "reserved"
-            elif row.kind in ("released", "void"):
-                self._settle(state, row)
-            state.last, state.hash = row.id, row.hash
-
-    def _settle(self, state: _State, row: LogRow) -> None:
-        ref = row.body.get("ref")
-        if state.states.get(ref) != "reserved":
-            raise LogIntegrityError(
-                f"row {row.id} of {self._log._where()} settles row {ref}, which is not an open "
-                "reservation."
-            )
-        state.states[ref] = row.kind
-        if row.kind == "void":
-            del state.charges[ref]
+        """Take in the rows written since, by whoever wrote them."""
+        self._charges.take(self._log.rows(after=self._charges.last))
 
     def _total(self) -> Spent:
-        return self._filter.total(self._state.charges.values())
+        return self._filter.total(self._charges.spent())
 
     def spent(self, delta: float | None = None, *, non_adaptive: bool = False) -> PrivacyGuarantee:
         """Return the guarantee of everything charged so far.
@@ -556,47 +424,16 @@ class Ledger:
         """
         with self._lock:
             self._refresh()
-            entries = [entry for entry in self._entries() if entry.state != "void"]
+            charged = list(self._charges.entries(valued=True))
             total = self._total()
-        labels: dict[str, Any] = {
-            "unit": self.unit,
-            "neighboring": self.neighboring,
-            "numerics": max((e.numerics for e in entries), key=NUMERICS.index, default="exact"),
-            "seeded": any(entry.seeded for entry in entries),
-            "events": tuple(entry.event for entry in entries),
-        }
-        profile = AccountedProfile(labels["events"], self.neighboring)
-        sentences = [f"The ledger of {self.dataset_id!r} holds {len(entries)} charges."]
-        sentences += profile.plan.assumptions
-        if profile.plan.reasons:
-            return PrivacyGuarantee.none(*profile.plan.reasons, assumptions=sentences, **labels)
-        if non_adaptive:
-            at = max(total.delta, 0.0) if delta is None else delta
-            sentences.append("The events were fixed before any output was seen.")
-            eps = profile.epsilon(at)
-            if delta is None and self.filter == "basic":
-                eps = min(eps, total.epsilon)
-            accountant = profile.accountant
-            return PrivacyGuarantee(
-                eps,
-                at,
-                accountant=accountant,
-                order=profile.order,
-                assumptions=sentences,
-                profile=profile,
-                **labels,
-            )
-        if delta is not None:
-            raise InvalidParameterError("delta is chosen only with non_adaptive=True.")
-        name = self.filter if self.filter != "basic" else "basic"
-        lost = min(total.delta, math.nextafter(1.0, 0.0))
-        return PrivacyGuarantee(
-            total.epsilon,
-            lost,
-            accountant=name,
-            assumptions=sentences,
-            order=self._filter.order,
-            **labels,
+        return total_guarantee(
+            [entry for entry in charged if entry.state != "void"],
+            total,
+            self._filter,
+            labels={"unit": self.unit, "neighboring": self.neighboring},
+            sentence=f"The ledger of {self.dataset_id!r} holds {{}} charges.",
+            delta=delta,
+            non_adaptive=check.boolean(non_adaptive=non_adaptive),
         )
 
     def remaining(self) -> Budget | None:
@@ -611,25 +448,7 @@ class Ledger:
         """Return all charges, in order."""
         with self._lock:
             self._refresh()
-            return list(self._entries())
-
-    def _entries(self) -> Iterator[LedgerEntry]:
-        basic = self.filter == "basic"
-        for number, row in self._state.rows.items():
-            body = row.body
-            yield LedgerEntry(
-                id=number,
-                time=row.time,
-                state=self._state.states[number],
-                event=ev.event_from_dict(body["event"]),
-                purpose=body["purpose"],
-                label=body["label"],
-                epsilon=float(body["epsilon"]) if basic else None,
-                delta=float(body["delta"]) if basic else None,
-                numerics=body["numerics"],
-                seeded=bool(body["seeded"]),
-                neighboring=body["neighboring"],
-            )
+            return list(self._charges.entries(valued=self.filter == "basic"))
 
     def verify(self, head: tuple[int, str] | None = None) -> tuple[int, str]:
         """Recompute the hash chain; see :meth:`privfair.core.log.HashChainLog.verify`."""
@@ -657,58 +476,27 @@ class Ledger:
         }
 
 
-def _is_local(event: ev.AccountedEvent) -> bool:
-    if isinstance(event, ev.SelfComposed):
-        return _is_local(event.event)
-    if isinstance(event, ev.Composed):
-        return all(_is_local(part) for part in event.events)
-    return isinstance(event, _LOCAL)
+class _Gone:
+    """Stands for the log of a ledger in memory whose process is another one."""
+
+    path = None
+
+    def __getattr__(self, name: str) -> Any:
+        raise LedgerError(
+            "this ledger was in the memory of another process, whose charges cannot be seen "
+            "here. Give a ledger a path to share it between processes, or set another one."
+        )
 
 
-def _restore(path: str | None, token: str) -> Ledger:
-    """Rebuild a pickled ledger: the same object, or the same file."""
+def _restore(path: str | None, token: str, settings: dict[str, Any]) -> Ledger:
+    """Rebuild a pickled ledger: the same object, the same file, or one that refuses to spend."""
     if path is not None:
         text = os.environ.get("PRIVFAIR_LEDGER_KEY")
         return Ledger.open(path, hmac_key=bytes.fromhex(text) if text else None)
     found = _MEMORY.get(token)
-    if found is None or not token.startswith(f"{os.getpid()}-"):
-        raise LedgerError(
-            "a ledger in memory belongs to the process that made it: a copy elsewhere would not "
-            "see its charges. Give the ledger a path to share it between processes."
-        )
-    return found
-
-
-_DEFAULT: dict[tuple[int, str, str, str], Ledger] = {}
-_DEFAULT_LOCK = threading.Lock()
-
-
-def default_ledger(
-    dataset_id: str = "default", *, unit: str = "record", neighboring: str = "zero_out"
-) -> Ledger:
-    """Return the ledger that ``ledger=None`` stands for.
-
-    Parameters
-    ----------
-    dataset_id : str, default="default"
-        Name of the data set.
-    unit : {"record", "user", "client"}, default="record"
-        Whose data.
-    neighboring : {"zero_out", "add_remove", "replace_one"}, default="zero_out"
-        The relation.
-
-    Returns
-    -------
-    Ledger
-        One per process and data set, in memory, without a cap.
-
-    Examples
-    --------
-    >>> default_ledger("a") is default_ledger("a")
-    True
-    """
-    key = (os.getpid(), dataset_id, unit, neighboring)
-    with _DEFAULT_LOCK:
-        if key not in _DEFAULT:
-            _DEFAULT[key] = Ledger(dataset_id=dataset_id, unit=unit, neighboring=neighboring)
-        return _DEFAULT[key]
+    if found is not None and token.startswith(f"{os.getpid()}-"):
+        return found
+    gone = Ledger.__new__(Ledger)
+    gone._log = _Gone()  # type: ignore[assignment]
+    gone._adopt(settings)
+    return gone

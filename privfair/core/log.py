@@ -17,8 +17,6 @@ import os
 import sqlite3
 import stat
 import threading
-import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,11 +24,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from privfair.core._sqlite import on_network, retry_busy
 from privfair.core.exceptions import (
     InvalidTypeError,
     LedgerError,
     LogIntegrityError,
-    PrivfairWarning,
     SchemaVersionError,
 )
 
@@ -40,7 +38,6 @@ SCHEMA = 1
 """Version of the table layout and of the hash rule; a newer file is refused, not guessed at."""
 
 _GENESIS = "0" * 64
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs"}
 _DDL = (
     "CREATE TABLE log (id INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL, "
     "body TEXT NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL)",
@@ -208,12 +205,12 @@ class HashChainLog:
         connection = self._connect()
         if not self._has_table(connection):
             if self.read_only:
-                raise LogIntegrityError(f"{self._where()} is not a privfair log.")
+                raise LogIntegrityError(f"{self.where} is not a privfair log.")
             self._create(connection, header)
         self._check_version(connection)
         first = next(self._select(connection, 0), None)
         if first is None or first.kind != "header":
-            raise LogIntegrityError(f"{self._where()} has no header in row 1.")
+            raise LogIntegrityError(f"{self.where} has no header in row 1.")
         return self._check_header(first.body)
 
     def _check_target(self, path: Path) -> None:
@@ -276,9 +273,9 @@ class HashChainLog:
         connection = sqlite3.connect(
             where + "?mode=rwc", uri=True, timeout=self.timeout, isolation_level=None
         )
-        mode = "DELETE" if _on_network(path) else "WAL"
+        mode = "DELETE" if on_network(path) else "WAL"
         connection.execute(f"PRAGMA busy_timeout={int(1000 * self.timeout)}")
-        _retry_busy(lambda: connection.execute(f"PRAGMA journal_mode={mode}"), self.timeout)
+        retry_busy(lambda: connection.execute(f"PRAGMA journal_mode={mode}"), self.timeout)
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
@@ -292,7 +289,7 @@ class HashChainLog:
         try:
             if not self._has_table(connection):  # another process may have been faster
                 if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    raise LogIntegrityError(f"{self._where()} is a database of something else.")
+                    raise LogIntegrityError(f"{self.where} is a database of something else.")
                 for statement in _DDL:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
@@ -307,31 +304,33 @@ class HashChainLog:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > SCHEMA:
             raise SchemaVersionError(
-                f"{self._where()} has schema version {found}; this version of privfair reads up "
+                f"{self.where} has schema version {found}; this version of privfair reads up "
                 f"to {SCHEMA}. Install a newer privfair; nothing was changed."
             )
 
     def _check_header(self, header: dict[str, Any]) -> dict[str, Any]:
         if int(header.get("schema", 0)) > SCHEMA:
             raise SchemaVersionError(
-                f"{self._where()} has schema version {header['schema']}; this version of "
+                f"{self.where} has schema version {header['schema']}; this version of "
                 f"privfair reads up to {SCHEMA}. Install a newer privfair."
             )
         if header.get("log") != self.kind:
             raise LogIntegrityError(
-                f"{self._where()} is a log of kind {header.get('log')!r}, not {self.kind!r}."
+                f"{self.where} is a log of kind {header.get('log')!r}, not {self.kind!r}."
             )
         keyed = bool(header.get("keyed"))
         if self._key is not None and not keyed:
-            raise LedgerError(f"{self._where()} was made without a key; open it without one.")
+            raise LedgerError(f"{self.where} was made without a key; open it without one.")
         if keyed and self._key is None and not self.read_only:
             raise LedgerError(
-                f"{self._where()} is protected by a key; pass the same key to write to it."
+                f"{self.where} is protected by a key; pass the same key to write to it."
             )
         self.keyed = keyed
         return header
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """The log in words, for messages."""
         return "the log in memory" if self.path is None else str(self.path)
 
     # --- writing --------------------------------------------------------------------------
@@ -344,7 +343,7 @@ class HashChainLog:
         An exception in the block undoes every append made in it.
         """
         if self.read_only:
-            raise LedgerError(f"{self._where()} was opened for reading only.")
+            raise LedgerError(f"{self.where} was opened for reading only.")
         with self._lock, _translated(self):
             connection = self._connect()
             connection.execute("BEGIN IMMEDIATE")
@@ -384,7 +383,7 @@ class HashChainLog:
             except (TypeError, ValueError):
                 body = None
             if not isinstance(body, dict):
-                raise LogIntegrityError(f"row {number} of {self._where()} is not valid JSON.")
+                raise LogIntegrityError(f"row {number} of {self.where} is not valid JSON.")
             yield LogRow(number, stamp, kind, body, prev, row_hash)
 
     def verify(self, head: tuple[int, str] | None = None) -> tuple[int, str]:
@@ -407,14 +406,12 @@ class HashChainLog:
             Names the first bad row.
         """
         if self.keyed and self._key is None:
-            raise LedgerError(
-                f"{self._where()} is protected by a key; verifying it needs the key."
-            )
+            raise LedgerError(f"{self.where} is protected by a key; verifying it needs the key.")
         with self._lock:
             count, last = self._walk(head)
         if head is not None and head[0] > count:
             raise LogIntegrityError(
-                f"{self._where()} has {count} rows, and the stored head names row {head[0]}: "
+                f"{self.where} has {count} rows, and the stored head names row {head[0]}: "
                 f"rows {count + 1} to {head[0]} were cut off, or the file is an older copy."
             )
         return count, last
@@ -443,9 +440,25 @@ class HashChainLog:
             self._broken(1, "is missing")
         return count, last
 
+    def follows(self, row: LogRow, last: int, last_hash: str) -> bool:
+        """Whether ``row`` is intact and comes right after row ``last`` with that hash.
+
+        Reading with it row by row is :meth:`verify` spread over time. Without the key of a
+        keyed log only the links between rows are compared.
+        """
+        if row.id != last + 1 or row.prev_hash != (last_hash if last else _GENESIS):
+            return False
+        if self.keyed and self._key is None:
+            return True
+        text = canonical(row.body)
+        return hmac.compare_digest(
+            self._digest(row.prev_hash, row.id, row.time, row.kind, text).encode(),
+            row.hash.encode(),
+        )
+
     def _broken(self, row: int, what: str) -> None:
         raise LogIntegrityError(
-            f"row {row} of {self._where()} {what}. Rows before it are intact; from there on the "
+            f"row {row} of {self.where} {what}. Rows before it are intact; from there on the "
             "log proves nothing. Restore it from a backup whose head you know."
         )
 
@@ -483,47 +496,8 @@ def _translated(log: HashChainLog) -> Iterator[None]:
         text = str(error)
         damaged = ("malformed", "not a database", "encrypted")
         if any(word in text for word in damaged):
-            raise LogIntegrityError(f"{log._where()} is damaged or not a log: {text}.") from error
+            raise LogIntegrityError(f"{log.where} is damaged or not a log: {text}.") from error
         raise LedgerError(
-            f"{log._where()} cannot be read or written ({text}). Check free disk space, "
+            f"{log.where} cannot be read or written ({text}). Check free disk space, "
             "permissions and other writers, then try again."
         ) from error
-
-
-def _retry_busy(action: Any, seconds: float) -> None:
-    """Switching to WAL needs the file for itself and does not honour the busy timeout."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            action()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-
-
-def _on_network(path: Path) -> bool:
-    """Whether the file lies on a network mount, where write-ahead logging is not safe."""
-    try:
-        mounts = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return False
-    best, kind = "", ""
-    for line in mounts:
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = fields[1].replace("\\040", " ")
-        inside = str(path).startswith(point.rstrip("/") + "/") or point == "/"
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
-    remote = kind in _NETWORK or kind.startswith("fuse.sshfs")
-    if remote:
-        warnings.warn(
-            f"{path} lies on a network mount ({kind}); the log falls back to the slower rollback "
-            "journal and relies on that mount's file locks. A local disk is safer.",
-            PrivfairWarning,
-            stacklevel=2,
-        )
-    return remote

@@ -1,0 +1,55 @@
+"""What SQLite does not do by itself: wait for a mode switch, notice a network mount."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from privfair.core.exceptions import PrivfairWarning
+
+__all__ = ["on_network", "retry_busy"]
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs"}
+
+
+def retry_busy(action: Callable[[], Any], seconds: float) -> None:
+    """Switching to WAL needs the file for itself and does not honour the busy timeout."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            action()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
+def on_network(path: Path) -> bool:
+    """Whether the file lies on a network mount, where write-ahead logging is not safe."""
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    best, kind = "", ""
+    for line in mounts:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = fields[1].replace("\\040", " ")
+        inside = str(path).startswith(point.rstrip("/") + "/") or point == "/"
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[2]
+    remote = kind in _NETWORK or kind.startswith("fuse.sshfs")
+    if remote:
+        warnings.warn(
+            f"{path} lies on a network mount ({kind}); the log falls back to the slower rollback "
+            "journal and relies on that mount's file locks. A local disk is safer.",
+            PrivfairWarning,
+            stacklevel=2,
+        )
+    return remote
