@@ -34,7 +34,9 @@ def test_a_float_just_above_its_decimal_is_rounded_up():
 
 
 def test_json_safe_is_strict():
-    data = json_safe({"a": math.inf, "b": float("nan"), "c": (1, {2}), "d": pd.Series([1.5]).values})
+    data = json_safe(
+        {"a": math.inf, "b": float("nan"), "c": (1, {2}), "d": pd.Series([1.5]).values}
+    )
     assert json.loads(json.dumps(data, allow_nan=False)) == {
         "a": "inf",
         "b": None,
