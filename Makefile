@@ -18,7 +18,7 @@ endif
 
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
-PYTEST = OMP_NUM_THREADS=1 PRIVFAIR_FULL_RUN=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+PYTEST = OMP_NUM_THREADS=1 PRIVFAIR_FULL_RUN=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -172,6 +172,8 @@ NOISE_ROOMS = ("privfair/mechanisms/", "privfair/ldp/", "privfair/core/randomnes
 NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/core/statistics/_bootstrap.py": "bootstrap resampling of data already held",
     "privfair/fairness/metrics/_resample.py": "bootstrap and permutation seeds and draws",
+    "privfair/core/statistics/_permutation.py": "the null of a raw metric, from random_state",
+    "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",
     "privfair/datasets/_lookalike.py": "synthetic rows from published rates; no data behind them",
 }
 DRAWS = {
@@ -198,6 +200,13 @@ DRAWS = {
     "shuffle",
     "permuted",
     "rvs",
+    "hypergeometric",
+    "multivariate_hypergeometric",
+    "negative_binomial",
+    "dirichlet",
+    "zipf",
+    "standard_t",
+    "random_raw",
     "normal_",
     "uniform_",
     "exponential_",
