@@ -39,6 +39,7 @@ __getattr__, __dir__, __all__ = attach(
         "ledger": ["Ledger"],
         "_charges": ["LedgerEntry", "LedgerTransaction"],
         "_default": ["default_ledger"],
+        "_shuffle": ["shuffled_epsilon_lower_bound"],
         "pipeline": ["pipeline_guarantee"],
     },
 )
