@@ -73,6 +73,13 @@ class LedgerEntry:
 class LedgerTransaction:
     """The handle inside ``with ledger.spend(...)``.
 
+    Parameters
+    ----------
+    log : HashChainLog
+        Where the reservation stands.
+    entry_id : int
+        Row of the reservation.
+
     Attributes
     ----------
     entry_id : int

@@ -43,7 +43,14 @@ def _narwhals(value: Any, *, series: bool) -> Any | None:
 
 
 def is_dataframe(value: Any) -> bool:
-    """Whether the value is a data frame of a supported library."""
+    """Whether the value is a data frame of a supported library.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> is_dataframe(pd.DataFrame({"a": [1]})), is_dataframe([[1]])
+    (True, False)
+    """
     return _narwhals(value, series=False) is not None
 
 
@@ -150,6 +157,20 @@ def as_table(
         Names of unnamed columns are ``prefix0``, ``prefix1``, ...
     columns : sequence of str or None
         Names for unnamed columns.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    InvalidTypeError, DataError
+        The data are not a table.
+
+    Examples
+    --------
+    >>> as_table([[1, 2], [3, 4]]).columns
+    ('x0', 'x1')
     """
     if data is None:
         raise InvalidTypeError(f"{name} must be a table or an array, got None.")
@@ -197,7 +218,28 @@ def _array_table(data: Any, name: str, prefix: str, columns: Sequence[str] | Non
 
 
 def as_vector(data: Any, *, name: str = "y") -> NDArray[Any]:
-    """Read a list, array, series or one-column frame as an array, shape (n_rows,)."""
+    """Read a list, array, series or one-column frame as an array, shape (n_rows,).
+
+    Parameters
+    ----------
+    data : array-like, series or one-column frame
+    name : str, default="y"
+        The parameter's name in error messages.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+
+    Raises
+    ------
+    InvalidTypeError, DataError
+        Nothing was given, or something of more than one column.
+
+    Examples
+    --------
+    >>> as_vector([[1], [2]])
+    array([1, 2])
+    """
     if data is None:
         raise InvalidTypeError(f"{name} must be an array, got None.")
     series = _narwhals(data, series=True)
@@ -219,7 +261,13 @@ def as_vector(data: Any, *, name: str = "y") -> NDArray[Any]:
 
 
 def row_count(data: Any) -> int:
-    """Return the number of rows of anything that this module reads."""
+    """Return the number of rows of anything that this module reads.
+
+    Examples
+    --------
+    >>> row_count({"a": [1, 2, 3]}), row_count([[1, 2]])
+    (3, 1)
+    """
     if hasattr(data, "shape") and len(data.shape) > 0:
         return int(data.shape[0])
     if isinstance(data, Mapping):

@@ -88,6 +88,13 @@ def check_dp_compatible(penalty: Any) -> BoundedPenalty:
         If the penalty has no bounded per-record form. A batch-level penalty couples the records
         of a batch: clipping each record's gradient does not bound how one record moves the
         others' terms, so that no epsilon would be valid.
+
+    Examples
+    --------
+    >>> check_dp_compatible(abs)
+    Traceback (most recent call last):
+        ...
+    privfair.core.exceptions.AccountingAssumptionError: abs cannot be trained ...
     """
     name = getattr(penalty, "__name__", type(penalty).__name__)
     if isinstance(penalty, BoundedPenalty) and penalty.decomposable:

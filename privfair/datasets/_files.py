@@ -321,6 +321,17 @@ def unavailable_message(
 def is_available(name: str, data_home: str | os.PathLike[str] | None = None) -> bool:
     """Whether every file that a data set needs is found locally; reads nothing.
 
+    Parameters
+    ----------
+    name : str
+        One of :func:`available_datasets`.
+    data_home : path-like or None
+        Folder searched before ``PRIVFAIR_DATA_DIR`` and the cache.
+
+    Returns
+    -------
+    bool
+
     Examples
     --------
     >>> is_available("adult") in (True, False)

@@ -14,7 +14,14 @@ __all__ = ["column_codes", "domain_size"]
 
 
 def domain_size(column: Numeric | Categorical) -> int:
-    """Return the number of cells of a column: its categories, or its bins."""
+    """Return the number of cells of a column: its categories, or its bins.
+
+    Examples
+    --------
+    >>> from privfair.core import Categorical, Numeric
+    >>> domain_size(Categorical(("a", "b"))), domain_size(Numeric(0, 90, bins=(25, 45)))
+    (2, 3)
+    """
     if isinstance(column, Categorical):
         return len(column.values)
     return 1 if column.bins is None else len(column.bins) + 1
@@ -28,6 +35,30 @@ def column_codes(
     An undeclared category goes to ``other`` where the column has one and is an error elsewhere;
     the message names the column and no value. NaN counts as an undeclared category, and as the
     lowest bin of a numeric column.
+
+    Parameters
+    ----------
+    name : str
+        The column's name in error messages.
+    values : ndarray of shape (n_rows,)
+    column : Numeric or Categorical
+        The public domain.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows,)
+
+    Raises
+    ------
+    SchemaError
+        An undeclared category, or text in a numeric column.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from privfair.core import Numeric
+    >>> column_codes("age", np.array([20.0, 30.0, 99.0]), Numeric(0, 90, bins=(25, 45)))
+    array([0, 1, 2])
     """
     if isinstance(column, Categorical):
         return _category_codes(name, values, column)

@@ -29,6 +29,15 @@ def discovery_threshold(epsilon: Fraction, delta: Fraction) -> int:
     With X discrete Laplace, P(X = x) proportional to exp(-epsilon |x|), this is the smallest
     integer t >= 1 with P(1 + X > t) = exp(-epsilon t) / (1 + exp(-epsilon)) <= delta.
 
+    Parameters
+    ----------
+    epsilon, delta : Fraction
+        The budget of the release, both above 0.
+
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> discovery_threshold(Fraction(1), Fraction(1, 10**6))

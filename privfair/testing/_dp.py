@@ -135,6 +135,14 @@ def assert_dp_lower_bound(
     -------
     float
         The lower bound found.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> def add_noise(value):
+    ...     return value + rng.laplace()
+    >>> bool(assert_dp_lower_bound(add_noise, 0.0, 1.0, epsilon=1.0, n=1000) <= 1.0)
+    True
     """
     a = np.array([float(draw(first)) for _ in range(n)])
     b = np.array([float(draw(second)) for _ in range(n)])

@@ -41,6 +41,10 @@ def check_private_estimator(estimator: Any, X: Any, y: Any = None, **fit_params:
     ------
     AssertionError
         With a sentence on what is wrong.
+
+    Notes
+    -----
+    ``docs/interface.md`` uses it on a whole third-party package.
     """
     from sklearn.base import clone
 

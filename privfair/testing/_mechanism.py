@@ -110,6 +110,10 @@ def check_mechanism(
     ------
     AssertionError
         With a sentence on what is wrong.
+
+    Notes
+    -----
+    ``docs/interface.md`` uses it on a whole third-party package.
     """
     name = type(mechanism).__name__
     assert getattr(mechanism, "numerics", None) in NUMERICS, (

@@ -52,6 +52,10 @@ def check_metric(
     ------
     AssertionError
         With a sentence on what is wrong.
+
+    Notes
+    -----
+    ``docs/interface.md`` uses it on a whole third-party package.
     """
     for attribute in ("name", "__name__", "optimum", "direction", "range", "requires"):
         assert hasattr(metric, attribute), f"a metric needs the attribute {attribute!r}."

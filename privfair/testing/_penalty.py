@@ -33,6 +33,8 @@ def check_penalty(
     For a bounded penalty the bound is attacked at random and extreme scores, and one record is
     changed to see that no other record's features or weights move: what one record does to the
     others is what clipping cannot bound.
+
+    ``docs/interface.md`` uses it on a whole third-party package.
     """
     import torch
 

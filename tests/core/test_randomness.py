@@ -21,7 +21,7 @@ def test_unseeded_streams_never_repeat():
 def test_global_seeding_does_not_reach_the_stream():
     np.random.seed(0)  # noqa: NPY002 - the point of the test
     first = secret_stream().uint64(4)
-    np.random.seed(0)  # noqa: NPY002
+    np.random.seed(0)
     assert not np.array_equal(first, secret_stream().uint64(4))
 
 
@@ -101,7 +101,7 @@ def test_long_reads_bypass_the_pool_and_have_the_right_length():
 
 
 def test_check_random_state_takes_what_scikit_learn_passes():
-    legacy = np.random.RandomState(0)  # noqa: NPY002
+    legacy = np.random.RandomState(0)
     assert isinstance(check_random_state(legacy), np.random.Generator)
     generator = np.random.default_rng(0)
     assert check_random_state(generator) is generator
