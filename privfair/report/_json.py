@@ -1,0 +1,126 @@
+"""JSON of an audit: strict, sorted, versioned, and read back only if it is ours."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from privfair.core.exceptions import ReportError, SchemaVersionError
+from privfair.report._model import SCHEMA_VERSION, AuditResult
+
+__all__ = ["from_json", "json_schema", "to_json"]
+
+MAX_BYTES = 64 * 1024 * 1024
+MAX_DEPTH = 40
+
+
+def to_json(result: AuditResult) -> str:
+    """Return the audit as a JSON document.
+
+    Keys are sorted, text is UTF-8, NaN and infinity never occur (null with a status, or the
+    string "inf"). The first line after the brace is the notice, which says whether the audited
+    data were embedded or the noise was seeded.
+    """
+    return json.dumps(
+        result.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1
+    ) + "\n"
+
+
+def _version(data: Any) -> tuple[int, int, int]:
+    text = data.get("schema_version") if isinstance(data, dict) else None
+    parts = str(text).split(".")
+    if text is None or len(parts) != 3 or not all(p.isdigit() for p in parts):
+        raise SchemaVersionError(
+            f"this is not a privfair audit: schema_version is {str(text)[:40]!r}, and should be "
+            f"three numbers such as {SCHEMA_VERSION!r}. Give the file that `privfair audit "
+            "... --json-file` wrote."
+        )
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    in_string = escaped = False
+    for c in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif c == "\\":
+                escaped = True
+            elif c == '"':
+                in_string = False
+        elif c == '"':
+            in_string = True
+        elif c in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif c in "]}":
+            depth -= 1
+    return deepest
+
+
+def from_json(text: str) -> AuditResult:
+    """Read an audit that :func:`to_json` wrote.
+
+    Raises
+    ------
+    SchemaVersionError
+        If the file is of a newer major version, or no audit at all.
+    ReportError
+        If it does not follow the schema.
+    """
+    if len(text) > MAX_BYTES:
+        raise ReportError(
+            f"the file is larger than {MAX_BYTES // 2**20} MiB, which no audit is; it was not read."
+        )
+    if _depth(text) > MAX_DEPTH:
+        raise ReportError(f"the JSON is nested deeper than {MAX_DEPTH} levels; it was not read.")
+    try:
+        data = json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise SchemaVersionError(
+            f"the file is not JSON (line {error.lineno}, column {error.colno})."
+        ) from None
+    found, ours = _version(data), tuple(int(p) for p in SCHEMA_VERSION.split("."))
+    if found[:2] > ours[:2]:
+        raise SchemaVersionError(
+            f"the audit has schema version {'.'.join(map(str, found))}; this privfair reads up to "
+            f"{SCHEMA_VERSION}. Update privfair to read it."
+        )
+    _validate(data)
+    return AuditResult.from_dict(data)
+
+
+def _refuse(name: str) -> Any:
+    raise SchemaVersionError(f"the file holds {name}, which is not JSON; privfair writes null.")
+
+
+def _validate(data: Any) -> None:
+    import jsonschema
+
+    error = next(iter(jsonschema.Draft202012Validator(json_schema()).iter_errors(data)), None)
+    if error is not None:
+        where = "/".join(str(p) for p in error.absolute_path) or "the top level"
+        raise ReportError(
+            f"the audit does not follow its schema at {where[:120]} ({error.validator}). "
+            "The file was changed after it was written."
+        )
+
+
+@cache
+def _schema_text() -> str:
+    name = f"audit-{SCHEMA_VERSION}.schema.json"
+    return files("privfair.report").joinpath("schema", name).read_text("utf-8")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of an audit's JSON.
+
+    Examples
+    --------
+    >>> json_schema()["title"]
+    'privfair audit'
+    """
+    return dict(json.loads(_schema_text()))

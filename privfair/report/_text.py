@@ -1,0 +1,224 @@
+"""The audit in a terminal: the same numbers, in the order in which they are asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from privfair.core._format import format_upper
+from privfair.report import _numbers as show
+from privfair.report._catalogue import catalogue
+from privfair.report._clean import clean_text
+from privfair.report._model import AuditResult, Finding, SectionResult, Table, Value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["print_text", "to_text"]
+
+_ASCII = str.maketrans(
+    {"−": "-", "…": "...", "×": "x", "∞": "inf", "–": "-", "—": "-", "≥": ">=", "≤": "<=",
+     "ε": "epsilon", "δ": "delta", "→": "->", "†": "*", "’": "'"}
+)  # fmt: skip
+_STYLES = {"critical": "bold red", "attention": "yellow", "note": "dim"}
+
+
+def _value(value: Value | None, ascii_only: bool, *, upper: bool = False) -> str:
+    if value is None:
+        return ""
+    if not value.shown:
+        return value.status.replace("_", " ")
+    if isinstance(value.estimate, str) or upper:
+        number = float(value.estimate or 0)
+        text = "inf" if number == float("inf") else str(format_upper(number))
+    else:
+        text = show.number(value.estimate)
+    ends = show.interval(value.low, value.high)
+    out = f"{text} {ends}".strip() + ("*" if value.status == "small_sample" else "")
+    return out.translate(_ASCII) if ascii_only else out
+
+
+class _Writer:
+    def __init__(self, console: Console, ascii_only: bool) -> None:
+        self.console, self.ascii = console, ascii_only
+
+    def clean(self, text: Any) -> str:
+        out = clean_text(text)
+        if self.ascii:
+            out = out.translate(_ASCII).encode("ascii", "replace").decode()
+        return out
+
+    def line(self, text: str = "", style: str = "") -> None:
+        from rich.text import Text
+
+        self.console.print(Text(self.clean(text), style=style))
+
+    def table(self, table: Table, *, rows: int | None = None, skip: tuple[str, ...] = ()) -> None:
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        grid = RichTable(
+            title=Text(self.clean(table.caption), style="bold"),
+            title_justify="left",
+            box=box.ASCII2 if self.ascii else box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        kept = [k for k, c in enumerate(table.columns) if c.key not in skip]
+        for k in kept:
+            column = table.columns[k]
+            words = column.kind in {"label", "text", "code"}
+            grid.add_column(
+                Text(self.clean(column.label)),
+                justify="left" if words else "right",
+                overflow="fold",
+                no_wrap=False,
+            )
+        for row in table.rows[:rows]:
+            grid.add_row(*(Text(self._cell(table.columns[k].kind, row[k])) for k in kept))
+        self.console.print(grid)
+        if rows is not None and len(table.rows) > rows:
+            self.line(f"... and {len(table.rows) - rows} more rows in the report.", "dim")
+
+    def _cell(self, kind: str, cell: Any) -> str:
+        if isinstance(cell, Value):
+            return _value(cell, self.ascii)
+        if cell is None:
+            return ""
+        if kind == "count" and isinstance(cell, int):
+            return show.count(cell)
+        if isinstance(cell, int | float) and not isinstance(cell, bool):
+            if kind == "upper":
+                return str(format_upper(float(cell)))
+            text = f"{cell:g}" if kind == "exact" else show.number(cell)
+            return self.clean(show.signed(cell) if kind == "signed" else text)
+        return self.clean(cell)
+
+    def finding(self, finding: Finding) -> None:
+        from rich.text import Text
+
+        mark = {"critical": "!!", "attention": "! ", "note": "- "}[finding.severity]
+        upper = finding.id.startswith("privacy.")
+        number = _value(finding.value, self.ascii, upper=upper)
+        line = Text(f"{mark} ", style=_STYLES[finding.severity])
+        line.append(self.clean(finding.label or finding.id), style="bold")
+        if number:
+            line.append(f"  {number}")
+        self.console.print(line)
+        self.console.print(Text("   " + self.clean(finding.text), style="dim"))
+
+    def section(self, section: SectionResult) -> None:
+        self.line()
+        self.line(section.title, "bold underline")
+        if section.status != "ok":
+            self.line(f"{section.status.replace('_', ' ')}: {section.reason}", "red")
+        for block in section.blocks:
+            if block.kind == "table":
+                self.table(section.table(block.ref), rows=40)
+            elif block.kind == "heading":
+                self.line(block.text, "bold")
+            elif block.kind in {"text", "note"}:
+                self.line(block.text)
+            elif block.kind == "list":
+                for item in block.items:
+                    self.line(f"- {item}")
+        for item in section.caveats:
+            self.line(f"Caveat: {item}", "yellow")
+
+
+def _brief(writer: _Writer, result: AuditResult) -> None:
+    for section in result.sections:
+        if section.status != "ok" and section.status != "not_applicable":
+            writer.line(f"{section.title}: {section.status}: {section.reason}", "red")
+        for table in section.tables:
+            if "brief" in table.id.split("-"):
+                writer.line()
+                writer.table(table)
+
+
+def print_text(
+    result: AuditResult, console: Console, *, full: bool = False, ascii_only: bool = False
+) -> None:
+    """Write the audit to a rich console.
+
+    Parameters
+    ----------
+    result : AuditResult
+    console : rich.console.Console
+    full : bool, default=False
+        All sections, not only the summary, the key tables and the certificate.
+    ascii_only : bool, default=False
+        For terminals that have nothing else.
+    """
+    t = catalogue(result.language)
+    writer = _Writer(console, ascii_only)
+    if result.notice:
+        writer.line(result.notice, "bold reverse")
+    writer.line(result.title, "bold")
+    rows = result.counts.get("n_rows")
+    writer.line(
+        t("ui.subtitle", data=result.dataset.name,
+          rows=show.count(rows) if rows is not None else t("status.suppressed"),
+          models=", ".join(m.name for m in result.models), date=result.created),
+        "dim",
+    )  # fmt: skip
+    writer.line(t("banner.dp" if result.release.get("kind") == "dp" else "banner.raw"), "yellow")
+    writer.line()
+    for finding in result.key_findings:
+        writer.finding(finding)
+    if full:
+        for section in result.sections:
+            if section.id != "summary":
+                writer.section(section)
+    else:
+        _brief(writer, result)
+
+
+def _wants_ascii(stream: Any) -> bool:
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+    return not encoding.startswith("utf")
+
+
+def to_text(
+    result: AuditResult,
+    *,
+    full: bool = False,
+    width: int | None = None,
+    color: bool = False,
+    ascii_only: bool | None = None,
+) -> str:
+    """Return the audit as terminal text.
+
+    Parameters
+    ----------
+    result : AuditResult
+    full : bool, default=False
+        All sections, not only the summary and the key tables.
+    width : int or None
+        Columns; by default the variable ``COLUMNS``, else 100.
+    color : bool, default=False
+        Whether to write colour codes.
+    ascii_only : bool or None
+        None follows the encoding of standard output.
+    """
+    from rich.console import Console
+
+    out = io.StringIO()
+    given = os.environ.get("COLUMNS", "")
+    console = Console(
+        file=out,
+        width=width or (int(given) if given.isdigit() and int(given) > 0 else 100),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    if ascii_only is None:
+        ascii_only = _wants_ascii(sys.stdout)
+    print_text(result, console, full=full, ascii_only=ascii_only)
+    lines = out.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
