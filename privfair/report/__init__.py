@@ -1,0 +1,31 @@
+"""The audit report: one result, rendered as an HTML page, JSON and terminal text.
+
+The report states measured values, intervals, certified bounds and assumptions, and what was not
+checked. It gives no verdict.
+"""
+
+from privfair.core._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "_build": ["audit", "available_sections", "dataset_info"],
+        "_config": ["AuditConfig", "Predictions"],
+        "_context": ["AuditContext", "Crossing", "Section"],
+        "_html": ["to_html"],
+        "_json": ["from_json", "json_schema", "to_json"],
+        "_model": [
+            "AuditResult",
+            "Block",
+            "Column",
+            "DatasetInfo",
+            "Figure",
+            "Finding",
+            "ModelInfo",
+            "SectionResult",
+            "Table",
+            "Value",
+        ],
+        "_text": ["print_text", "to_text"],
+    },
+)

@@ -1,0 +1,371 @@
+"""One audit: inputs are checked, the release is entered into the ledger, sections are built."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from privfair.core.exceptions import (
+    DataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    PrivacyError,
+    PrivfairError,
+    ReportError,
+)
+from privfair.core.frames import as_table, as_vector, check_aligned
+from privfair.report._catalogue import catalogue
+from privfair.report._clean import clean_label, clean_text
+from privfair.report._config import AuditConfig
+from privfair.report._context import AuditContext, Section
+from privfair.report._environment import environment
+from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
+from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
+
+__all__ = ["audit", "available_sections", "dataset_info"]
+
+_LOG = logging.getLogger("privfair.report")
+_NEEDS = {
+    "labels": "no labels were given",
+    "scores": "no model has scores, only decisions",
+    "features": "no features were given",
+    "privacy": "no model has a privacy guarantee",
+    "groups": "no sensitive features were given",
+}
+
+
+def audit(
+    estimator_or_predictions: Any,
+    X: Any,
+    y: Any,
+    *,
+    sensitive_features: Any,
+    reference: Any = None,
+    ledger: Any = None,
+    config: AuditConfig | None = None,
+    random_state: int = 0,
+) -> AuditResult:
+    """Audit a model, or decisions as given: group metrics with intervals, and what is certified.
+
+    Parameters
+    ----------
+    estimator_or_predictions : estimator, array-like, Predictions, or mapping of name to these
+        What is audited. Several models in a mapping are compared on the same rows; the first is
+        the subject of the report.
+    X : array-like, data frame or None
+        Features of the audited rows; None is enough for given decisions.
+    y : array-like, shape (n_rows,), or None
+        Labels. Without them only selection rates can be compared.
+    sensitive_features : array-like or data frame, shape (n_rows,) or (n_rows, n_attributes)
+        One or more attributes, matched by position; a different row index is an error.
+    reference : str, estimator, array-like, Predictions or None
+        The model against which changes are measured: the name of one in the mapping, or a model
+        that is then added to the report. None takes the first.
+    ledger : Ledger or None
+        The ledger of the audited rows. A raw report writes a ``NonPrivate`` entry into it before
+        the rows are read; a ledger with a cap refuses that. None uses an in-memory ledger.
+    config : AuditConfig or None
+        Settings; None takes the defaults.
+    random_state : int, default=0
+        Seeds bootstrap and permutations, never privacy noise.
+
+    Returns
+    -------
+    AuditResult
+
+    Raises
+    ------
+    LabelError, SensitiveFeatureError, LengthMismatchError, ProbabilityRangeError
+        The data cannot be audited as they are; the message says what to do.
+    PrivacyError
+        The audited rows trained a private model, and raw numbers about them were not allowed.
+
+    Notes
+    -----
+    O(rows x attributes) to tabulate; the bootstrap works on tables, so that its cost does not
+    depend on the number of rows.
+
+    Privacy: the report is computed from the audited rows as they are. It is not differentially
+    private, says so, and is entered into the ledger as such. The certificates it shows cover the
+    rows that trained the models.
+
+    References
+    ----------
+    Hardt, Price, Srebro 2016, arXiv 1610.02413. Mitchell et al. 2019, arXiv 1810.03993.
+
+    Examples
+    --------
+    >>> from privfair.report import AuditConfig, audit
+    >>> y = [0, 1, 1, 0, 1, 0, 1, 0] * 10
+    >>> decisions = [0, 1, 1, 0, 0, 0, 1, 1] * 10
+    >>> sex = ["f", "f", "f", "f", "m", "m", "m", "m"] * 10
+    >>> result = audit(decisions, None, y, sensitive_features={"sex": sex},
+    ...                config=AuditConfig(n_resamples=200))
+    >>> result.findings["fairness.dpd.sex"].value.estimate
+    0.0
+    """
+    started = time.perf_counter()
+    config = AuditConfig() if config is None else config
+    if not isinstance(config, AuditConfig):
+        raise InvalidTypeError(f"config must be an AuditConfig, got {type(config).__name__}.")
+    if isinstance(random_state, bool) or not isinstance(random_state, int) or random_state < 0:
+        raise InvalidTypeError(
+            f"random_state must be a non-negative int, got {random_state!r}: a report states the "
+            "seed with which it can be made again."
+        )
+    sections = _sections(config)
+    ctx = _context(
+        estimator_or_predictions, X, y, sensitive_features, reference, ledger, config, random_state
+    )
+    built = _run(sections, ctx)
+    result = _assemble(ctx, built)
+    if "SOURCE_DATE_EPOCH" not in os.environ:
+        _LOG.info("audit took %.1f s", time.perf_counter() - started)
+    return result
+
+
+def dataset_info(bunch: Any, *, rows: str = "unknown", split: str = "") -> DatasetInfo:
+    """Return what a report says about a loaded data set.
+
+    Parameters
+    ----------
+    bunch : DatasetBunch
+        From a loader of :mod:`privfair.datasets`.
+    rows : {"held_out", "training", "unknown"}
+        Whose rows are audited.
+    split : str
+        Which part of the data set.
+    """
+    privacy = bunch.get("privacy")
+    if privacy is not None and hasattr(privacy, "to_dict"):
+        privacy = privacy.to_dict()
+    names = list(bunch.get("target_names") or [])
+    return DatasetInfo(
+        name=clean_label(bunch.get("title") or bunch.get("name") or "unnamed data"),
+        version=clean_label(bunch.get("version") or ""),
+        split=clean_label(split) if split else "",
+        sha256={clean_label(k): clean_label(v) for k, v in (bunch.get("sha256") or {}).items()},
+        verified=bunch.get("verified"),
+        embedded=bool(bunch.get("embedded", False)),
+        source=clean_text(bunch.get("source") or ""),
+        license=clean_text(bunch.get("license") or ""),
+        caveats=tuple(clean_text(c) for c in bunch.get("caveats") or ()),
+        rows=rows,
+        positive=clean_label(f"{bunch.get('target_name', '')} {names[1]}") if len(names) > 1 else "",
+        certificate=dict(privacy) if isinstance(privacy, Mapping) else None,
+    )
+
+
+# -- sections ---------------------------------------------------------------------------------
+def available_sections() -> list[Section]:
+    """Return all sections: those of this package, and those that others registered."""
+    from privfair.core import registry
+    from privfair.report import _sections  # noqa: F401 - registers the standard ones
+
+    found = [registry.load("report_sections", n) for n in registry.available("report_sections")]
+    return sorted(found, key=lambda s: (s.order, s.id))
+
+
+def _sections(config: AuditConfig) -> list[Section]:
+    found = available_sections()
+    if config.sections is None:
+        return found
+    known = [s.id for s in found]
+    unknown = [name for name in config.sections if name not in known]
+    if unknown or not config.sections:
+        raise InvalidParameterError(
+            f"sections {unknown} are unknown; there are {', '.join(known)}."
+        )
+    return [s for s in found if s.id in config.sections]
+
+
+def _run(sections: list[Section], ctx: AuditContext) -> list[SectionResult]:
+    built: dict[str, SectionResult] = {}
+    for section in sorted(sections, key=lambda s: s.last):
+        built[section.id] = _build_one(section, ctx)
+        ctx.results = list(built.values())
+    return [built[s.id] for s in sections]
+
+
+def _build_one(section: Section, ctx: AuditContext) -> SectionResult:
+    title = ctx.text.get(section.title, section.title)
+    missing = [_NEEDS[need] for need in section.requires if not ctx.has(need)]
+    if missing:
+        return SectionResult(
+            section.id, title, "not_applicable", f"{'; '.join(missing)}.".capitalize()
+        )
+    try:
+        result = section.build(ctx)
+    except Exception as error:
+        _LOG.info("section %s failed: %s", section.id, type(error).__name__)
+        _LOG.debug("traceback", exc_info=error)
+        return SectionResult(section.id, title, "failed", _reason(error))
+    if not isinstance(result, SectionResult) or result.id != section.id:
+        reason = "The plugin returned no result of its own name. This is a defect of the plugin."
+        return SectionResult(section.id, title, "failed", reason)
+    return result
+
+
+def _reason(error: Exception) -> str:
+    """Say why a section failed; a foreign message may quote data, so it is left out."""
+    if isinstance(error, PrivfairError):
+        return clean_text(error)
+    if isinstance(error, ImportError):
+        return f"A package is missing: {clean_label(error.name or 'unknown')}."
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "unknown"
+    return f"Unexpected {type(error).__name__} ({where}). The other sections are not affected."
+
+
+# -- inputs -----------------------------------------------------------------------------------
+def _context(
+    subject: Any,
+    X: Any,
+    y: Any,
+    sensitive_features: Any,
+    reference: Any,
+    ledger: Any,
+    config: AuditConfig,
+    seed: int,
+) -> AuditContext:
+    text = catalogue(config.language)
+    given: dict[str, Any] = {"X": X, "y": y, "sensitive_features": sensitive_features}
+    n = check_aligned(**{k: v for k, v in given.items() if v is not None})
+    if n == 0:
+        raise DataError("there are no rows to audit; the table is empty.")
+    groups, levels = read_groups(sensitive_features, config)
+    raw = None if y is None else as_vector(y, name="y")
+    positive: Any = 1 if config.pos_label is None else config.pos_label
+    labels = None
+    if raw is not None:
+        positive = positive_class(raw, config.pos_label, "y")
+        labels = binary_labels(raw, positive, "y")
+    dataset = config.dataset or DatasetInfo()
+    if config.rows is not None:
+        dataset = replace(dataset, rows=config.rows)
+    if not dataset.positive:
+        dataset = replace(dataset, positive=clean_label(positive))
+    models, chosen = read_models(subject, reference, X, raw, positive, n)
+    voids = _training_rows(models, dataset, config)
+    ctx = AuditContext(
+        models=models,
+        reference=chosen,
+        labels=labels,
+        groups=groups,
+        levels=levels,
+        features=None if X is None else as_table(X, name="X"),
+        config=config,
+        dataset=dataset,
+        seed=seed,
+        ledger=ledger,
+        text=text,
+        environment=environment(),
+    )
+    ctx.release = _enter(ledger, dataset, config, voids)
+    return ctx
+
+
+def _training_rows(models: list[Any], dataset: DatasetInfo, config: AuditConfig) -> list[str]:
+    """Refuse raw numbers about rows that a certificate protects; return what they would void."""
+    if dataset.rows != "training":
+        return []
+    private = [
+        m.name for m in models if m.privacy is not None and math.isfinite(m.privacy.epsilon)
+    ]
+    if private and not config.allow_raw_training_rows:
+        raise PrivacyError(
+            f"the audited rows trained {', '.join(private)}, whose certificate promises that "
+            "nothing else about them becomes known. Raw counts in a report would break it. Audit "
+            "held-out rows, or pass allow_raw_training_rows=True (on the command line "
+            "--allow-raw-training-rows): then the report shows the certificate as void."
+        )
+    return private
+
+
+def _enter(ledger: Any, dataset: DatasetInfo, config: AuditConfig, voids: list[str]) -> dict[str, Any]:
+    """Write the raw report into the ledger of the audited rows, before anything is computed."""
+    from privfair.accounting import Ledger
+    from privfair.accounting.events import NonPrivate
+
+    name = f"{dataset.name} {dataset.split}".strip() + " (audited rows)"
+    book = Ledger(dataset_id=name) if ledger is None else ledger
+    with book.spend(NonPrivate(), purpose="raw audit report") as entry:
+        pass
+    return {
+        "kind": "raw",
+        "dataset_id": str(getattr(book, "dataset_id", name)),
+        "ledger": None if getattr(book, "path", None) is None else Path(book.path).name,
+        "entry": int(entry.entry_id),
+        "privacy": None,
+        "min_cell": config.min_cell,
+        "voids": voids,
+    }
+
+
+# -- result -----------------------------------------------------------------------------------
+def _created() -> str:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is not None and not epoch.strip().isdigit():
+        raise InvalidParameterError(
+            f"SOURCE_DATE_EPOCH must be a whole number of seconds, got {epoch[:40]!r}."
+        )
+    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+    return moment.strftime("%Y-%m-%d" if epoch is not None else "%Y-%m-%d %H:%M UTC")
+
+
+def _notice(ctx: AuditContext) -> str:
+    parts = []
+    if ctx.dataset.embedded:
+        parts.append(ctx.text("notice.embedded", name=ctx.dataset.name))
+    if any(getattr(m.privacy, "seeded", False) for m in ctx.models):
+        parts.append(ctx.text("notice.seeded"))
+    return " ".join(parts)
+
+
+def _model_info(ctx: AuditContext) -> tuple[ModelInfo, ...]:
+    from privfair.report._sections.privacy import effective_guarantee
+
+    return tuple(
+        ModelInfo(
+            m.id, m.name, m.kind, m.class_name, m.parameters, m.scores is not None,
+            None if m.privacy is None else effective_guarantee(ctx, m).to_dict(),
+        )
+        for m in ctx.models
+    )  # fmt: skip
+
+
+def _assemble(ctx: AuditContext, sections: list[SectionResult]) -> AuditResult:
+    counts: dict[str, Any] = {
+        "n_rows": ctx.n,
+        "n_positive": None if ctx.labels is None else int(ctx.labels.sum()),
+        "groups": {
+            c.name: dict(zip(c.names, c.counts().tolist(), strict=True)) for c in ctx.singles()
+        },
+    }
+    title = clean_text(ctx.config.title or "") or f"Audit of {ctx.dataset.name}"
+    identifiers = [f.id for s in sections for f in s.findings]
+    if len(set(identifiers)) != len(identifiers):
+        twice = sorted({i for i in identifiers if identifiers.count(i) > 1})
+        raise ReportError(f"two findings have the same identifier: {twice}.")
+    return AuditResult(
+        title=title,
+        created=_created(),
+        dataset=ctx.dataset,
+        models=_model_info(ctx),
+        sections=tuple(sections),
+        notice=_notice(ctx),
+        language=ctx.config.language,
+        counts=counts,
+        release=ctx.release,
+        config={**ctx.config.to_dict(), "random_state": ctx.seed},
+        environment=ctx.environment,
+    )
+

@@ -1,0 +1,200 @@
+"""What sections build from: checked inputs, counts made once, and seeds of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.report._catalogue import Catalogue
+from privfair.report._config import AuditConfig
+from privfair.report._inputs import AuditedModel, slugs
+from privfair.report._model import DatasetInfo, SectionResult
+
+if TYPE_CHECKING:
+    from privfair.core.frames import Table as FrameTable
+
+__all__ = ["AuditContext", "Crossing", "Section"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A plugin of the report.
+
+    Parameters
+    ----------
+    id : str
+        Anchor in the page and key in the JSON; also the name under which it is registered.
+    title : str
+        Key of the catalogue, or the title itself.
+    build : callable
+        ``build(ctx) -> SectionResult``. An exception marks the section as failed, with its
+        reason, and leaves the others alone.
+    requires : tuple of str
+        Among "labels", "scores", "features", "privacy", "groups"; a section whose needs are not
+        met appears as not applicable, with the reason.
+    order : int
+        Place in the report: 100 is the first section after the summary.
+    last : bool
+        Built after all others (the summary needs their findings); its place is by ``order``.
+    """
+
+    id: str
+    title: str
+    build: Callable[[AuditContext], SectionResult]
+    requires: tuple[str, ...] = ()
+    order: int = 1000
+    last: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """One or more attributes crossed: the groups that occur, and the group of each row.
+
+    ``labels[k]`` holds one value per attribute; ``codes`` is -1 for rows of suppressed groups.
+    """
+
+    attributes: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+    codes: Ints
+    absent: int = 0
+    suppressed: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The groups as text."""
+        return [" × ".join(label) for label in self.labels]
+
+    @property
+    def name(self) -> str:
+        """The attributes as text."""
+        return " × ".join(self.attributes)
+
+    def counts(self, *masks: NDArray[np.bool_]) -> Ints:
+        """Return rows per group and value of each mask, shape (n_groups, 2, 2, ...)."""
+        code, inside = self.codes, self.codes >= 0
+        for mask in masks:
+            code = 2 * code + mask
+        shape = (len(self.labels), *(2 for _ in masks))
+        flat = np.bincount(code[inside], minlength=int(np.prod(shape)))
+        return flat.reshape(shape).astype(np.int64)
+
+
+@dataclass(eq=False)
+class AuditContext:
+    """Inputs and shared results of one audit.
+
+    Attributes
+    ----------
+    models : list of AuditedModel
+        The subject first.
+    reference : str
+        Identifier of the model that changes are measured against.
+    labels : ndarray of bool or None
+        True where the outcome is positive.
+    groups : dict of str to ndarray
+        Clean group of each row, by attribute; ``levels`` holds the groups in order.
+    features : privfair.core.Table or None
+    config, dataset, seed, ledger
+    release : dict
+        How the audited rows reach the report.
+    results : list of SectionResult
+        Sections built so far.
+    """
+
+    models: list[AuditedModel]
+    reference: str
+    labels: NDArray[np.bool_] | None
+    groups: dict[str, NDArray[Any]]
+    levels: dict[str, list[str]]
+    features: FrameTable | None
+    config: AuditConfig
+    dataset: DatasetInfo
+    seed: int
+    ledger: Any
+    text: Catalogue
+    release: dict[str, Any] = field(default_factory=dict)
+    results: list[SectionResult] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+    _crossings: dict[tuple[str, ...], Crossing] = field(default_factory=dict)
+    _cache: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.attribute_ids = slugs(self.groups, "attribute_")
+        self.n = len(next(iter(self.groups.values())))
+
+    @property
+    def subject(self) -> AuditedModel:
+        """The first model."""
+        return self.models[0]
+
+    def finding_id(self, base: str, model: AuditedModel) -> str:
+        """Return a finding's identifier: plain for the subject, ``@model`` for others."""
+        return base if model is self.subject else f"{base}@{model.id}"
+
+    def seed_for(self, *parts: Any) -> int:
+        """Return a seed that depends on the audit's seed and on what it is for."""
+        text = repr((self.seed, *map(str, parts))).encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+
+    def crossing(self, *attributes: str) -> Crossing:
+        """Return the groups that these attributes make together; only those that occur."""
+        if attributes not in self._crossings:
+            self._crossings[attributes] = self._cross(attributes)
+        return self._crossings[attributes]
+
+    def _cross(self, attributes: tuple[str, ...]) -> Crossing:
+        code = np.zeros(self.n, dtype=np.int64)
+        for name in attributes:
+            where = {level: k for k, level in enumerate(self.levels[name])}
+            code = code * len(where) + np.array([where[v] for v in self.groups[name].tolist()])
+        sizes = [len(self.levels[name]) for name in attributes]
+        present, codes = np.unique(code, return_inverse=True)
+        labels = []
+        for value in present.tolist():
+            parts = []
+            for size, name in zip(reversed(sizes), reversed(attributes), strict=True):
+                value, at = divmod(value, size)
+                parts.append(self.levels[name][at])
+            labels.append(tuple(reversed(parts)))
+        absent = int(np.prod(sizes)) - len(labels)
+        return Crossing(attributes, tuple(labels), codes.astype(np.int64), absent)
+
+    def singles(self) -> Iterator[Crossing]:
+        """Yield each attribute alone."""
+        for name in self.groups:
+            yield self.crossing(name)
+
+    def crossings(self) -> Iterator[Crossing]:
+        """Yield crossings of two attributes, then of three, as far as configured."""
+        names = list(self.groups)
+        for depth in range(2, min(self.config.intersections, len(names)) + 1):
+            for chosen in combinations(names, depth):
+                yield self.crossing(*chosen)
+
+    def crossing_id(self, crossing: Crossing) -> str:
+        """Return the identifier of a crossing, ``sex`` or ``sex_x_race``."""
+        return "_x_".join(self.attribute_ids[name] for name in crossing.attributes)
+
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return a shared result, made on first use."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def has(self, need: str) -> bool:
+        """Whether the audit has what a section requires."""
+        return {
+            "labels": self.labels is not None,
+            "scores": any(m.scores is not None for m in self.models),
+            "features": self.features is not None,
+            "privacy": any(m.privacy is not None for m in self.models),
+            "groups": bool(self.groups),
+        }[need]

@@ -1,0 +1,32 @@
+"""The standard sections; each registers itself, as those of other packages do."""
+
+from privfair.core.registry import register
+from privfair.report._context import Section
+from privfair.report._sections import (
+    data,
+    groups,
+    intersections,
+    methods,
+    performance,
+    privacy,
+    summary,
+)
+
+__all__ = ["STANDARD"]
+
+STANDARD = (
+    Section("summary", "section.summary", summary.build, order=0, last=True),
+    Section("data", "section.data", data.build, requires=("groups",), order=100),
+    Section(
+        "performance", "section.performance", performance.build, requires=("labels",), order=200
+    ),
+    Section("groups", "section.groups", groups.build, requires=("groups",), order=300),
+    Section(
+        "intersections", "section.intersections", intersections.build, requires=("groups",),
+        order=400,
+    ),
+    Section("privacy", "section.privacy", privacy.build, order=1200),
+    Section("methods", "section.methods", methods.build, order=1600, last=True),
+)  # fmt: skip
+for _section in STANDARD:
+    register("report_sections", _section.id)(_section)

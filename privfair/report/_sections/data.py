@@ -1,0 +1,349 @@
+"""Who is in the audited rows, how often the outcome occurs, what is missing or suspicious."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core.frames import missing_mask
+from privfair.core.statistics import wilson_interval
+from privfair.report._clean import clean_label, unique_labels
+from privfair.report._context import AuditContext
+from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
+from privfair.report._numbers import count, number, percent
+
+__all__ = ["build"]
+
+MISSING_WORDS = {"missing", "?", "n/a", "na", "unknown", "null", "none", ""}
+N_BINS = 20
+MAX_LEVELS = 200
+LEAK = 0.95
+PROXY = 0.8
+
+
+def build(ctx: AuditContext) -> SectionResult:
+    """Build the section."""
+    tables, figures, findings, blocks = [], [], [], []
+    if ctx.labels is not None:
+        figures.append(_base_rate_figure(ctx))
+        blocks += [Block("heading", text="Outcome by group"), Block("figure", figures[0].id)]
+    for crossing in ctx.singles():
+        tables.append(_sizes(ctx, crossing))
+        blocks.append(Block("table", tables[-1].id))
+    if ctx.features is not None:
+        blocks.append(Block("heading", text="Missing values"))
+        figure, text, found = _missing(ctx)
+        findings.append(found)
+        blocks.append(Block("text", text=text))
+        if figure is not None:
+            figures.append(figure)
+            blocks.append(Block("figure", figure.id))
+        blocks.append(Block("heading", text="Repeated rows and revealing features"))
+        text, found = _duplicates(ctx)
+        findings.append(found)
+        blocks.append(Block("text", text=text))
+        table, more = _associations(ctx)
+        findings += more
+        tables.append(table)
+        blocks.append(Block("table", table.id))
+    return SectionResult(
+        "data",
+        ctx.text("section.data"),
+        lead=ctx.text("data.lead"),
+        findings=tuple(findings),
+        tables=tuple(tables),
+        figures=tuple(figures),
+        caveats=ctx.dataset.caveats,
+        method=(
+            "Base rates have Wilson intervals. A value counts as missing if it is empty, NaN or a "
+            "category such as 'missing' or '?'. Association is the bias-corrected Cramer's V (0 "
+            f"for independence, 1 if one determines the other); numbers are cut into {N_BINS} "
+            "equally filled bins for it."
+        ),
+        references=(
+            "Wilson 1927, Probable inference, the law of succession, and statistical inference.",
+            "Bergsma 2013, A bias-correction for Cramer's V and Tschuprow's T.",
+            "Gebru et al. 2021, Datasheets for Datasets, arXiv 1803.09010.",
+        ),
+        blocks=tuple(blocks),
+    )
+
+
+# -- sizes and base rates ---------------------------------------------------------------------
+def _base_rates(ctx: AuditContext, crossing: Any) -> list[Value]:
+    assert ctx.labels is not None  # noqa: S101 - for the type checker; callers check
+    cells = crossing.counts(ctx.labels)
+    n = cells.sum(axis=1)
+    interval = wilson_interval(cells[:, 1], n, confidence=ctx.config.confidence)
+    rows = zip(interval.value, interval.low, interval.high, n, strict=True)
+    return [
+        Value(
+            p, low, high, confidence=ctx.config.confidence, method="wilson", n=int(size),
+            status="ok" if size >= ctx.config.min_count else "small_sample",
+        )
+        for p, low, high, size in rows
+    ]  # fmt: skip
+
+
+def _sizes(ctx: AuditContext, crossing: Any) -> Table:
+    columns = [
+        Column("group", crossing.name, "label"),
+        Column("n", "Rows", "count"),
+        Column("share", "Share of rows", "number"),
+    ]
+    sizes = crossing.counts()
+    rows = [[name, int(n), float(n / ctx.n)] for name, n in zip(crossing.names, sizes, strict=True)]
+    if ctx.labels is not None:
+        columns += [
+            Column("positives", "Positive outcomes", "count"),
+            Column("base_rate", "Base rate", "value"),
+        ]
+        positives = crossing.counts(ctx.labels)[:, 1]
+        rates = _base_rates(ctx, crossing)
+        for row, k, rate in zip(rows, positives, rates, strict=True):
+            row += [int(k), rate]
+    return Table(
+        f"sizes-{ctx.crossing_id(crossing)}",
+        f"Rows and outcomes by {crossing.name}",
+        tuple(columns),
+        tuple(tuple(row) for row in rows),
+    )
+
+
+def _base_rate_figure(ctx: AuditContext) -> Figure:
+    rows = []
+    for crossing in ctx.singles():
+        for name, value in zip(crossing.names, _base_rates(ctx, crossing), strict=True):
+            rows.append((crossing.name, name, "", value))
+    overall = float(np.mean(ctx.labels))  # type: ignore[arg-type]
+    return Figure(
+        "fig-base-rates",
+        "dots",
+        "How often the outcome occurs in each group",
+        f"Base rate of each group with its {100 * ctx.config.confidence:g} % interval. The dashed "
+        f"line is the rate of all rows, {number(overall)}. If base rates differ, decisions "
+        "without error would be unequal, too.",
+        Table(
+            "fig-base-rates-data",
+            "Base rate by group",
+            (
+                Column("attribute", "Attribute", "label"),
+                Column("group", "Group"),
+                Column("series", "Series"),
+                Column("base_rate", "Base rate", "value"),
+            ),
+            tuple(rows),
+        ),
+        {
+            "panels": [
+                {"key": "base_rate", "label": "Base rate", "reference": [overall]},
+            ],
+            "series": [""],
+        },
+    )
+
+
+# -- missing values ---------------------------------------------------------------------------
+def _gone(values: NDArray[Any]) -> NDArray[np.bool_]:
+    gone = missing_mask(values)
+    if values.dtype.kind == "O":
+        words = np.array([isinstance(v, str) and v.strip().lower() in MISSING_WORDS
+                          for v in values.tolist()])  # fmt: skip
+        gone = gone | words
+    return gone
+
+
+def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
+    table = ctx.features
+    assert table is not None  # noqa: S101 - for the type checker; callers check
+    masks = {name: _gone(table.column(name)) for name in table.columns}
+    masks = {name: gone for name, gone in masks.items() if gone.any()}
+    cells = sum(int(gone.sum()) for gone in masks.values())
+    rows_with = int(np.any(list(masks.values()), axis=0).sum()) if masks else 0
+    share = rows_with / ctx.n
+    finding = Finding(
+        "data.missing",
+        "note",
+        f"{count(rows_with)} of {count(ctx.n)} rows ({percent(share)}) lack a value in at least "
+        f"one of {len(masks)} columns.",
+        "Rows with missing values",
+        Value(share, n=ctx.n),
+        "data",
+    )
+    if not masks:
+        return None, "No value is missing in the features.", finding
+    worst = sorted(masks, key=lambda name: -int(masks[name].sum()))[:12]
+    label = unique_labels(table.columns, 40)
+    crossings = list(ctx.singles())
+    columns = ["all rows"] + [f"{n}" for n in crossings[0].names][:8]
+    data = []
+    for name in worst:
+        gone = masks[name]
+        data.append((label[name], "all rows", _share(int(gone.sum()), ctx.n, ctx), int(gone.sum())))
+        by_group = crossings[0].counts(gone)
+        for group, (present, absent) in list(
+            zip(crossings[0].names, by_group.tolist(), strict=True)
+        )[:8]:
+            value = _share(absent, present + absent, ctx)
+            data.append((label[name], group, value, absent))
+    figure = Figure(
+        "fig-missing",
+        "heat",
+        f"Share of missing values by column and {crossings[0].name}",
+        "Deeper colour means a larger share; the count of missing values stands below it.",
+        Table(
+            "fig-missing-data",
+            "Missing values",
+            (
+                Column("row", "Column", "label"),
+                Column("column", crossings[0].name),
+                Column("value", "Share missing", "value"),
+                Column("n", "Missing", "count"),
+            ),
+            tuple(data),
+        ),
+        {"rows": [label[name] for name in worst], "columns": columns, "counts": True},
+    )
+    text = (
+        f"{count(cells)} values are missing, in {count(rows_with)} rows ({percent(share)}) and "
+        f"{len(masks)} of {len(table.columns)} columns."
+    )
+    return figure, text, finding
+
+
+def _share(k: int, n: int, ctx: AuditContext) -> Value:
+    if n == 0:
+        return Value.missing("no rows", n=0)
+    i = wilson_interval(k, n, confidence=ctx.config.confidence)
+    return Value(i.value, i.low, i.high, ctx.config.confidence, "wilson", n)
+
+
+# -- duplicates -------------------------------------------------------------------------------
+def _duplicates(ctx: AuditContext) -> tuple[str, Finding]:
+    import pandas as pd
+
+    assert ctx.features is not None  # noqa: S101 - for the type checker; callers check
+    frame = pd.DataFrame({i: ctx.features.column(n) for i, n in enumerate(ctx.features.columns)})
+    same_features = int(frame.duplicated().sum())
+    text = f"{count(same_features)} rows have exactly the features of an earlier row"
+    if ctx.labels is not None:
+        frame["label"] = ctx.labels
+        same_all = int(frame.duplicated().sum())
+        text += f"; {count(same_all)} of them also have its outcome"
+    text += (
+        ". Repeated rows are not wrong in themselves; where they come from copying, every interval "
+        "below is too narrow."
+    )
+    share = same_features / ctx.n
+    finding = Finding(
+        "data.duplicates", "note",
+        f"{count(same_features)} rows repeat the features of an earlier row.",
+        "Repeated rows", Value(share, n=ctx.n), "data",
+    )  # fmt: skip
+    return text, finding
+
+
+# -- revealing features -----------------------------------------------------------------------
+def _levels(values: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return codes of a feature's levels, or None for an identifier."""
+    import pandas as pd
+
+    if values.dtype.kind in "fiu":
+        distinct = np.unique(values[~missing_mask(values)])
+        if distinct.size > N_BINS:
+            cuts = np.unique(np.nanquantile(values.astype(float), np.linspace(0, 1, N_BINS + 1)))
+            return np.searchsorted(cuts[1:-1], np.nan_to_num(values.astype(float)), side="right")
+    codes, levels = pd.factorize(pd.Series(list(values), dtype=object), use_na_sentinel=False)
+    if len(levels) > MAX_LEVELS and len(levels) > 0.2 * len(values):
+        return None
+    return np.asarray(codes, dtype=np.int64)
+
+
+def cramers_v(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    """Return the bias-corrected association of two categorical columns, in [0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(400) % 2
+    >>> round(cramers_v(x, x), 3), cramers_v(x, np.arange(400) // 200)
+    (1.0, 0.0)
+    """
+    rows, columns = int(a.max()) + 1, int(b.max()) + 1
+    table = np.bincount(a * columns + b, minlength=rows * columns).reshape(rows, columns)
+    table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0].astype(float)
+    n, (r, c) = table.sum(), table.shape
+    if min(r, c) < 2 or n < 2:
+        return float("nan")
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
+    phi2 = float(((table - expected) ** 2 / expected).sum()) / n
+    phi2 = max(0.0, phi2 - (r - 1) * (c - 1) / (n - 1))
+    r_c, c_c = r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)
+    return float(min(1.0, np.sqrt(phi2 / max(min(r_c, c_c) - 1, 1e-12))))
+
+
+def _associations(ctx: AuditContext) -> tuple[Table, list[Finding]]:
+    features = ctx.features
+    assert features is not None  # noqa: S101 - for the type checker; callers check
+    targets: dict[str, NDArray[np.int64]] = {}
+    if ctx.labels is not None:
+        targets["outcome"] = ctx.labels.astype(np.int64)
+    for crossing in ctx.singles():
+        targets[crossing.name] = crossing.codes
+    label = unique_labels(features.columns, 40)
+    rows, findings, identifiers = [], [], []
+    for name in features.columns:
+        codes = _levels(features.column(name))
+        if codes is None:
+            identifiers.append(label[name])
+            continue
+        values: dict[str, float | None] = {
+            t: None if clean_label(name) == t else cramers_v(codes, c) for t, c in targets.items()
+        }
+        rows.append((label[name], values))
+        findings += _revealing(ctx, label[name], values)
+    rows.sort(key=lambda row: -max((v for v in row[1].values() if v is not None), default=0))
+    notes = ["A feature is not compared with itself; such cells are empty."]
+    if identifiers:
+        notes.append(
+            f"Left out because nearly every row has its own value: {', '.join(identifiers)}."
+        )
+    table = Table(
+        "associations",
+        "Association of features with the outcome and the sensitive attributes (Cramer's V)",
+        (
+            Column("feature", "Feature", "label"),
+            *(Column(f"v{k}", t, "number") for k, t in enumerate(targets)),
+        ),
+        tuple((name, *values.values()) for name, values in rows[:15]),
+        tuple(notes),
+    )
+    return table, findings
+
+
+def _revealing(ctx: AuditContext, name: str, values: dict[str, float | None]) -> list[Finding]:
+    from privfair.report._inputs import slug
+
+    found = []
+    for target, v in values.items():
+        if v is None or not v >= (LEAK if target == "outcome" else PROXY):
+            continue
+        key = slug(name) or "feature"
+        if target == "outcome":
+            text = (
+                f"{name} nearly determines the outcome (V = {number(v)}). It may be known only "
+                "after the outcome: check for leakage."
+            )
+            found.append(Finding(f"data.leakage.{key}", "attention", text, f"{name}: leakage?",
+                                 Value(v, n=ctx.n), "data/associations"))  # fmt: skip
+        else:
+            text = (
+                f"{name} nearly reveals {target} (V = {number(v)}): leaving {target} out of the "
+                "features does not make a model blind to it."
+            )
+            identifier = f"data.proxy.{key}.{ctx.attribute_ids[target]}"
+            found.append(Finding(identifier, "note", text, f"{name} reveals {target}",
+                                 Value(v, n=ctx.n), "data/associations"))  # fmt: skip
+    return found
