@@ -18,7 +18,7 @@ DEFAULT_TOLERANCES = {
     "demographic_parity_difference": 0.1,
     "demographic_parity_ratio": 0.8,
     "equalized_odds_difference": 0.1,
-    "equalized_odds_mean_difference": 0.1,
+    "equalized_odds_difference_mean": 0.1,
     "equalized_odds_ratio": 0.8,
     "equal_opportunity_difference": 0.1,
     "predictive_parity_difference": 0.1,

@@ -1,0 +1,173 @@
+"""Where estimates come from: one call per model and crossing, shared by all sections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core.estimate import Estimate
+from privfair.core.metric import Metric
+from privfair.report._context import AuditContext, Crossing
+from privfair.report._inputs import AuditedModel
+from privfair.report._model import Value
+
+__all__ = ["CODES", "DISPARITIES", "LABELS", "RATES", "by_group", "estimates", "metric"]
+
+RATES = (
+    "base_rate", "selection_rate", "true_positive_rate", "false_positive_rate",
+    "false_negative_rate", "positive_predictive_value", "negative_predictive_value", "accuracy",
+)  # fmt: skip
+DISPARITIES = (
+    "demographic_parity_difference", "demographic_parity_ratio", "equalized_odds_difference",
+    "equalized_odds_difference_mean", "equalized_odds_ratio", "equal_opportunity_difference",
+    "predictive_parity_difference", "accuracy_difference", "treatment_equality_difference",
+    "calibration_gap",
+)  # fmt: skip
+SCORES = ("auc", "brier_score", "log_loss", "expected_calibration_error", "calibration_gap")
+PROBABILITY = ("brier_score", "log_loss", "expected_calibration_error", "calibration_gap")
+CODES = {
+    "demographic_parity_difference": "dpd",
+    "demographic_parity_ratio": "dpr",
+    "equalized_odds_difference": "eod",
+    "equalized_odds_difference_mean": "eod_mean",
+    "equalized_odds_ratio": "eor",
+    "equal_opportunity_difference": "eopd",
+    "predictive_parity_difference": "ppd",
+    "accuracy_difference": "accd",
+    "treatment_equality_difference": "ted",
+    "calibration_gap": "calgap",
+}
+LABELS = {
+    "base_rate": "Base rate",
+    "selection_rate": "Selection rate",
+    "true_positive_rate": "True positive rate",
+    "false_positive_rate": "False positive rate",
+    "false_negative_rate": "False negative rate",
+    "positive_predictive_value": "Precision (PPV)",
+    "negative_predictive_value": "NPV",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "auc": "AUC",
+    "brier_score": "Brier score",
+    "log_loss": "Log loss",
+    "expected_calibration_error": "Calibration error (ECE)",
+    "demographic_parity_difference": "Demographic parity difference",
+    "demographic_parity_ratio": "Demographic parity ratio",
+    "equalized_odds_difference": "Equalized odds difference",
+    "equalized_odds_difference_mean": "Equalized odds difference, mean",
+    "equalized_odds_ratio": "Equalized odds ratio",
+    "equal_opportunity_difference": "Equal opportunity difference",
+    "predictive_parity_difference": "Predictive parity difference",
+    "accuracy_difference": "Accuracy difference",
+    "treatment_equality_difference": "Treatment equality difference (FN / FP)",
+    "calibration_gap": "Calibration gap",
+}
+
+
+def metric(name: str) -> Metric:
+    """Return a fairness metric by its name."""
+    import privfair.fairness.metrics as home
+
+    found: Metric = getattr(home, name)
+    return found
+
+
+def _usable(names: tuple[str, ...], ctx: AuditContext, model: AuditedModel) -> list[str]:
+    kept = []
+    for name in names:
+        needs = metric(name).requires
+        if "y_true" in needs and ctx.labels is None:
+            continue
+        if name in SCORES and (
+            model.scores is None or (name in PROBABILITY and not model.probability)
+        ):
+            continue
+        kept.append(name)
+    return kept
+
+
+def estimates(
+    ctx: AuditContext,
+    model: AuditedModel,
+    crossing: Crossing | None,
+    names: tuple[str, ...],
+) -> dict[str, Estimate]:
+    """Return estimates by metric name, with the groups of a crossing (or over all rows).
+
+    Metrics that need labels or scores which the audit lacks are left out.
+    """
+    wanted = tuple(_usable(names, ctx, model))
+    where = () if crossing is None else crossing.attributes
+    key = ("estimates", model.id, where, wanted)
+    found: dict[str, Estimate] = ctx.cached(key, lambda: _compute(ctx, model, crossing, wanted))
+    return found
+
+
+def _compute(
+    ctx: AuditContext, model: AuditedModel, crossing: Crossing | None, names: tuple[str, ...]
+) -> dict[str, Estimate]:
+    from privfair.fairness import estimate_all
+
+    config = ctx.config
+    keep: Any = slice(None)
+    sensitive, groups = None, None
+    if crossing is not None:
+        keep = crossing.codes >= 0
+        labels = np.array(crossing.names, dtype=object)
+        sensitive = {crossing.name: labels[crossing.codes[keep]]}
+        groups = [(name,) for name in crossing.names]
+    where = "all" if crossing is None else crossing.name
+    found = estimate_all(
+        [metric(name) for name in names],
+        None if ctx.labels is None else ctx.labels[keep].astype(np.int64),
+        model.decisions[keep].astype(np.int64),
+        y_score=None if model.scores is None else model.scores[keep],
+        sensitive_features=sensitive,
+        groups=groups,
+        confidence=config.confidence,
+        n_resamples=config.n_resamples,
+        # The same resamples for every model: differences between models are not noise.
+        random_state=ctx.seed_for("estimates", where),
+        min_count=config.min_count,
+        min_pos=config.min_pos,
+        min_neg=config.min_neg,
+        n_bins=config.n_bins,
+    )
+    return dict(zip(names, found, strict=True))
+
+
+def by_group(estimate: Estimate, *, simultaneous: bool = False) -> list[Value]:
+    """Return a metric's value in each group, in the order of the crossing."""
+    frame = estimate.by_group
+    if frame is None:
+        return []
+    ends = ("simultaneous_low", "simultaneous_high") if simultaneous else ("low", "high")
+    method = estimate.method + (", simultaneous over groups" if simultaneous else "")
+    return [
+        Value(
+            row["value"], row[ends[0]], row[ends[1]], confidence=estimate.confidence,
+            method=method, n=int(row["n"]), status=row["status"], reason=row["reason"],
+        )
+        for row in frame.to_dict(orient="records")
+    ]  # fmt: skip
+
+
+def strict(value: Value, need: int, what: str) -> Value:
+    """Return a value, or "not estimable" where its denominator is below the minimum."""
+    if value.shown and (value.n or 0) < need:
+        return replace(
+            value, estimate=None, low=None, high=None, status="not_estimable",
+            reason=f"{value.n} {what}, {need} needed",
+        )  # fmt: skip
+    return value
+
+
+def tables_by_model(
+    ctx: AuditContext, crossing: Crossing, *models: AuditedModel
+) -> NDArray[np.int64]:
+    """Return counts by group, label and the decision of each model."""
+    masks = [] if ctx.labels is None else [ctx.labels]
+    return crossing.counts(*masks, *(m.decisions for m in models))

@@ -1,0 +1,341 @@
+"""Rates within each group, gaps between groups, and how the models differ in both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from privfair.core.estimate import Estimate
+from privfair.core.statistics import holm
+from privfair.report._context import AuditContext, Crossing
+from privfair.report._estimates import (
+    CODES,
+    DISPARITIES,
+    LABELS,
+    RATES,
+    by_group,
+    estimates,
+)
+from privfair.report._inputs import AuditedModel
+from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
+from privfair.report._numbers import interval, number
+from privfair.report._sections import changes
+
+__all__ = ["build", "disparity_finding"]
+
+_UNBOUNDED = {"treatment_equality_difference"}
+_PANELS = (
+    "selection_rate", "true_positive_rate", "false_positive_rate", "positive_predictive_value",
+)  # fmt: skip
+
+
+def build(ctx: AuditContext) -> SectionResult:
+    """Build the section."""
+    tables: list[Table] = []
+    findings: list[Finding] = []
+    blocks: list[Block] = []
+    figures = [_rates_figure(ctx), _forest_figure(ctx)]
+    blocks += [Block("figure", f.id) for f in figures]
+    adjusted = _adjusted(ctx)
+    for k, crossing in enumerate(ctx.singles()):
+        blocks.append(Block("heading", text=crossing.name))
+        rates, gaps = _rates(ctx, crossing), _gaps(ctx, crossing, adjusted)
+        tables += [rates, gaps]
+        blocks += [Block("table", rates.id), Block("table", gaps.id)]
+        for model in ctx.models:
+            found = estimates(ctx, model, crossing, DISPARITIES)
+            findings += [disparity_finding(ctx, model, crossing, e, k) for e in found.values()]
+    if len(ctx.models) > 1:
+        blocks.append(Block("heading", text="What changes between the models"))
+        blocks.append(Block("text", text=changes.LEAD.format(reference=_reference(ctx).name)))
+        for crossing in ctx.singles():
+            table, more = changes.table(ctx, crossing, _reference(ctx))
+            tables.append(table)
+            findings += more
+            blocks.append(Block("table", table.id))
+    return SectionResult(
+        "groups",
+        ctx.text("section.groups"),
+        lead=ctx.text("groups.lead"),
+        findings=tuple(findings),
+        tables=tuple(tables),
+        figures=tuple(figures),
+        caveats=_caveats(ctx),
+        method=_METHOD.format(level=f"{100 * ctx.config.confidence:g}", n=ctx.config.n_resamples),
+        references=_REFERENCES,
+        blocks=tuple(blocks),
+    )
+
+
+_METHOD = (
+    "Rates have Wilson intervals at {level} %. The interval of a gap is simultaneous over all "
+    "pairs of groups (Newcombe limits at the Tukey-Kramer critical value; ratios with Koopman's "
+    "score), so that it stays valid although the widest pair is picked after looking, and so that "
+    "it can reach zero. The null reference permutes decisions among rows ({n} permutations); p "
+    "counts the observed gap among them. 'p, Holm' holds for all gaps of one model in this "
+    "section together. A group whose rate has no denominator is not covered, and the note says so; "
+    "it is never taken as zero."
+)
+_REFERENCES = (
+    "Hardt, Price, Srebro 2016, Equality of Opportunity in Supervised Learning, "
+    "arXiv 1610.02413.",
+    "Dwork et al. 2012, Fairness through awareness, arXiv 1104.3913.",
+    "Chouldechova 2017, Fair prediction with disparate impact, arXiv 1703.00056.",
+    "Newcombe 1998, Interval estimation for the difference between independent proportions.",
+    "Koopman 1984, Confidence intervals for the ratio of two binomial proportions.",
+    "Hayter 1984, A proof of the conjecture that the Tukey-Kramer method is conservative.",
+    "Holm 1979, A simple sequentially rejective multiple test procedure.",
+)
+
+
+def _reference(ctx: AuditContext) -> AuditedModel:
+    return next(m for m in ctx.models if m.id == ctx.reference)
+
+
+def _caveats(ctx: AuditContext) -> tuple[str, ...]:
+    small = []
+    for crossing in ctx.singles():
+        for name, n in zip(crossing.names, crossing.counts().tolist(), strict=True):
+            if n < ctx.config.min_count:
+                small.append(f"{name} ({n} rows)")
+    out = []
+    if small:
+        out.append(
+            f"Fewer than {ctx.config.min_count} rows: {', '.join(small)}. Gaps over all groups are "
+            "driven by such groups; compare each gap with its null reference."
+        )
+    out.append(
+        "With unequal base rates, error rates and precision cannot all be equal unless the "
+        "decisions are perfect (Chouldechova 2017; Kleinberg, Mullainathan, Raghavan 2016)."
+    )
+    return tuple(out)
+
+
+# -- rates ------------------------------------------------------------------------------------
+def _rates(ctx: AuditContext, crossing: Crossing) -> Table:
+    several = len(ctx.models) > 1
+    found = {m.id: estimates(ctx, m, crossing, RATES) for m in ctx.models}
+    names = list(found[ctx.subject.id])
+    columns = [Column("group", crossing.name, "label")]
+    columns += [Column("model", "Model", "text")] if several else []
+    columns.append(Column("n", "Rows", "count"))
+    columns += [Column(name, LABELS[name], "value") for name in names]
+    sizes = crossing.counts().tolist()
+    rows: list[tuple[Any, ...]] = []
+    marks: list[str] = []
+    values = {
+        (m.id, name): by_group(found[m.id][name]) for m in ctx.models for name in found[m.id]
+    }
+    for k, group in enumerate(crossing.names):
+        for j, model in enumerate(ctx.models):
+            head = [group, model.name] if several else [group]
+            cells = [values[(model.id, name)][k] for name in names]
+            rows.append((*head, sizes[k], *cells))
+            marks.append("first" if several and j == 0 and k else "")
+    for j, model in enumerate(ctx.models):
+        head = ["All rows", model.name] if several else ["All rows"]
+        cells = [Value.of(found[model.id][name]) for name in names]
+        rows.append((*head, ctx.n, *cells))
+        marks.append("total" if j else "total")
+    return Table(
+        f"rates-{ctx.crossing_id(crossing)}",
+        f"Rates by {crossing.name}",
+        tuple(columns),
+        tuple(rows),
+        marks=tuple(marks),
+    )
+
+
+def _rates_figure(ctx: AuditContext) -> Figure:
+    names = [n for n in _PANELS if n in estimates(ctx, ctx.subject, None, RATES)]
+    rows = []
+    for crossing in ctx.singles():
+        found = {m.name: estimates(ctx, m, crossing, RATES) for m in ctx.models}
+        for k, group in enumerate(crossing.names):
+            for m in ctx.models:
+                cells = [by_group(found[m.name][name])[k] for name in names]
+                rows.append((crossing.name, group, m.name, *cells))
+    overall = {m.id: estimates(ctx, m, None, RATES) for m in ctx.models}
+    panels = [
+        {
+            "key": name,
+            "label": LABELS[name],
+            "reference": [_number(overall[m.id][name].value) for m in ctx.models],
+        }
+        for name in names
+    ]
+    return Figure(
+        "fig-rates",
+        "dots",
+        "Rates of each group" + (" under each model" if len(ctx.models) > 1 else ""),
+        f"Marks are rates, lines their {100 * ctx.config.confidence:g} % intervals; dashed lines "
+        "are the rates over all rows.",
+        Table(
+            "fig-rates-data",
+            "Rates by group",
+            (
+                Column("attribute", "Attribute", "label"),
+                Column("group", "Group"),
+                Column("series", "Model"),
+                *(Column(name, LABELS[name], "value") for name in names),
+            ),
+            tuple(rows),
+        ),
+        {"panels": panels, "series": [m.name for m in ctx.models]},
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)
+
+
+# -- gaps -------------------------------------------------------------------------------------
+def _adjusted(ctx: AuditContext) -> dict[tuple[str, str, str], float]:
+    """Return p-values adjusted over all gaps of a model."""
+    out: dict[tuple[str, str, str], float] = {}
+    for model in ctx.models:
+        keys, raw = [], []
+        for crossing in ctx.singles():
+            for name, e in estimates(ctx, model, crossing, DISPARITIES).items():
+                if e.null is not None:
+                    keys.append((model.id, crossing.name, name))
+                    raw.append(e.null.p_value)
+        out.update(zip(keys, holm(raw).tolist() if raw else [], strict=True))
+    return out
+
+
+def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> Table:
+    several = len(ctx.models) > 1
+    columns = [Column("measure", "Measure", "label")]
+    columns += [Column("model", "Model", "text")] if several else []
+    columns += [
+        Column("value", "Value", "value"),
+        Column("null_expected", "Expected without influence", "number"),
+        Column("null_q95", "95 % without influence below", "number"),
+        Column("p", "p, Holm", "number"),
+        Column("between", "Between", "text"),
+    ]
+    found = {m.id: estimates(ctx, m, crossing, DISPARITIES) for m in ctx.models}
+    names = list(dict.fromkeys(n for m in ctx.models for n in found[m.id]))
+    rows, marks, notes = [], [], []
+    for k, name in enumerate(names):
+        for j, model in enumerate(ctx.models):
+            e = found[model.id].get(name)
+            if e is None:
+                continue
+            head = [LABELS[name], model.name] if several else [LABELS[name]]
+            null = e.null
+            rows.append(
+                (
+                    *head,
+                    Value.of(e),
+                    None if null is None else null.expected,
+                    None if null is None else null.q95,
+                    adjusted.get((model.id, crossing.name, name)),
+                    "" if e.attained_by is None else " – ".join(e.attained_by),
+                )
+            )
+            marks.append("first" if several and j == 0 and k else "")
+            if e.reason:
+                notes.append(f"{LABELS[name]}: {e.reason}.")
+    ratio = [LABELS[n] for n in names if n.endswith("_ratio")]
+    if ratio:
+        notes.insert(
+            0,
+            f"For {' and '.join(ratio)} 1 means equality; their null column is the value above "
+            "which 95 % of shuffled ratios lie.",
+        )
+    return Table(
+        f"gaps-{ctx.crossing_id(crossing)}-brief",
+        f"Disparities by {crossing.name}",
+        tuple(columns),
+        tuple(rows),
+        tuple(dict.fromkeys(notes)),
+        tuple(marks) if several else (),
+    )
+
+
+def _forest_figure(ctx: AuditContext) -> Figure:
+    rows = []
+    for crossing in ctx.singles():
+        found = {m.id: estimates(ctx, m, crossing, DISPARITIES) for m in ctx.models}
+        for name in DISPARITIES:
+            if name.endswith("_ratio") or name in _UNBOUNDED:
+                continue
+            for m in ctx.models:
+                e = found[m.id].get(name)
+                if e is not None:
+                    q95 = None if e.null is None else e.null.q95
+                    rows.append((crossing.name, LABELS[name], m.name, Value.of(e), q95))
+    return Figure(
+        "fig-gaps",
+        "forest",
+        "Disparities and what chance alone would show",
+        f"Marks are differences between groups, lines their {100 * ctx.config.confidence:g} % "
+        "intervals. The grey bar reaches up to where 95 % of shuffled differences lie: a mark "
+        "inside it cannot be told from no influence at all.",
+        Table(
+            "fig-gaps-data",
+            "Disparities",
+            (
+                Column("attribute", "Attribute", "label"),
+                Column("metric", "Measure"),
+                Column("series", "Model"),
+                Column("value", "Value", "value"),
+                Column("null_q95", "95 % without influence below", "number"),
+            ),
+            tuple(rows),
+        ),
+        {"series": [m.name for m in ctx.models], "x_label": "difference between groups"},
+    )
+
+
+# -- findings ---------------------------------------------------------------------------------
+def disparity_finding(
+    ctx: AuditContext, model: AuditedModel, crossing: Crossing, e: Estimate, place: int,
+    section: str = "groups",
+) -> Finding:  # fmt: skip
+    """Return the finding of one disparity."""
+    code = CODES[e.name]
+    value = Value.of(e)
+    tolerance = ctx.config.tolerances.get(e.name)
+    severity = "note"
+    if tolerance is not None and value.shown and value.low is not None and value.high is not None:
+        beyond = value.high < tolerance if e.name.endswith("_ratio") else value.low > tolerance
+        severity = "attention" if beyond else "note"
+    label = f"{LABELS[e.name]}, {crossing.name}"
+    if len(ctx.models) > 1:
+        label += f" ({model.name})"
+    rank = 0
+    if model is ctx.subject and code in {"dpd", "eod"} and section == "groups":
+        rank = (20 if place < 2 else 60) + 2 * place + (code == "eod")
+    key = ctx.crossing_id(crossing)
+    table = f"gaps-{key}-brief" if section == "groups" else f"crossing-{key}"
+    return Finding(
+        ctx.finding_id(f"fairness.{code}.{key}", model),
+        severity,
+        _sentence(e, value, severity, tolerance),
+        label,
+        value,
+        f"{section}/{table}",
+        model.id,
+        rank,
+        None if e.null is None else e.null.to_dict(),
+        tuple(e.attained_by or ()),
+    )
+
+
+def _sentence(e: Estimate, value: Value, severity: str, tolerance: float | None) -> str:
+    name = LABELS[e.name]
+    if not value.shown:
+        return f"{name} is not estimable: {e.reason}."
+    text = f"{name} {number(value.estimate)} {interval(value.low, value.high)}".rstrip()
+    if e.attained_by is not None:
+        text += f", between {e.attained_by[0]} and {e.attained_by[1]}"
+    text += "."
+    if e.null is not None:
+        side = "above" if e.name.endswith("_ratio") else "below"
+        text += f" Without any influence of the group, 95 % of values lie {side} "
+        text += f"{number(e.null.q95)}."
+    if severity == "attention":
+        text += f" The whole interval is beyond the configured tolerance of {number(tolerance)}."
+    return text
