@@ -149,7 +149,7 @@ def dataset_info(bunch: Any, *, rows: str = "unknown", split: str = "") -> Datas
         privacy = privacy.to_dict()
     names = list(bunch.get("target_names") or [])
     return DatasetInfo(
-        name=clean_label(bunch.get("title") or bunch.get("name") or "unnamed data"),
+        name=clean_label(_title(bunch)),
         version=clean_label(bunch.get("version") or ""),
         split=clean_label(split) if split else "",
         sha256={clean_label(k): clean_label(v) for k, v in (bunch.get("sha256") or {}).items()},
@@ -159,9 +159,14 @@ def dataset_info(bunch: Any, *, rows: str = "unknown", split: str = "") -> Datas
         license=clean_text(bunch.get("license") or ""),
         caveats=tuple(clean_text(c) for c in bunch.get("caveats") or ()),
         rows=rows,
-        positive=clean_label(f"{bunch.get('target_name', '')} {names[1]}") if len(names) > 1 else "",
+        positive=clean_label(f"{bunch.get('target_name')} = {names[1]}") if len(names) > 1 else "",
         certificate=dict(privacy) if isinstance(privacy, Mapping) else None,
     )
+
+
+def _title(bunch: Any) -> str:
+    name = str(bunch.get("name") or "unnamed data")
+    return {"adult": "Adult", "compas": "COMPAS", "german": "German credit"}.get(name, name)
 
 
 # -- sections ---------------------------------------------------------------------------------
@@ -290,7 +295,9 @@ def _training_rows(models: list[Any], dataset: DatasetInfo, config: AuditConfig)
     return private
 
 
-def _enter(ledger: Any, dataset: DatasetInfo, config: AuditConfig, voids: list[str]) -> dict[str, Any]:
+def _enter(
+    ledger: Any, dataset: DatasetInfo, config: AuditConfig, voids: list[str]
+) -> dict[str, Any]:
     """Write the raw report into the ledger of the audited rows, before anything is computed."""
     from privfair.accounting import Ledger
     from privfair.accounting.events import NonPrivate
@@ -368,4 +375,3 @@ def _assemble(ctx: AuditContext, sections: list[SectionResult]) -> AuditResult:
         config={**ctx.config.to_dict(), "random_state": ctx.seed},
         environment=ctx.environment,
     )
-

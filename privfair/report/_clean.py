@@ -23,11 +23,11 @@ _TABLE = {**_BIDI, **_INVISIBLE, **_SPACES}
 
 
 def clean_text(value: Any) -> str:
-    """Return text without control, bidirectional and invisible characters.
+    r"""Return text without control, bidirectional and invisible characters.
 
     Examples
     --------
-    >>> clean_text("a\\x1b[31mred\\x07 b\\u202egnp")
+    >>> clean_text("a\x1b[31mred\x07 b\u202egnp")
     'a[31mred bgnp'
     """
     text = unicodedata.normalize("NFC", str(value)).translate(_TABLE)
@@ -36,11 +36,11 @@ def clean_text(value: Any) -> str:
 
 
 def clean_label(value: Any, limit: int = MAX_LABEL) -> str:
-    """Return a label on one line, cut to ``limit`` characters; a blank one is named so.
+    r"""Return a label on one line, cut to ``limit`` characters; a blank one is named so.
 
     Examples
     --------
-    >>> clean_label("  Black \\n or African  American"), clean_label("")
+    >>> clean_label("  Black \n or African  American"), clean_label("")
     ('Black or African American', '(blank)')
     """
     text = " ".join(clean_text(value).split())
@@ -50,13 +50,13 @@ def clean_label(value: Any, limit: int = MAX_LABEL) -> str:
 
 
 def unique_labels(values: Iterable[Any], limit: int = MAX_LABEL) -> Mapping[Any, str]:
-    """Map each distinct value to a clean label that no other value has.
+    r"""Map each distinct value to a clean label that no other value has.
 
     Two names that differ in an invisible character only must not become one group.
 
     Examples
     --------
-    >>> sorted(unique_labels(["a", "a\\u200b"]).values())
+    >>> sorted(unique_labels(["a", "a\u200b"]).values())
     ['a', 'a (2)']
     """
     out: dict[Any, str] = {}

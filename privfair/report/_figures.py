@@ -21,11 +21,11 @@ from privfair.report._svg import ROLES, finish_svg, series_colour
 __all__ = ["KINDS", "draw"]
 
 MARKERS = "os^DvPX*"
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 INK, MUTED, GRID, SURFACE = (ROLES[k] for k in ("ink", "muted", "grid", "surface"))
 # rcParams are global to the process; one figure is drawn at a time.
 _LOCK = threading.Lock()
-_RC: dict[str, Any] = {
+_RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "privfair",
     "text.parse_math": False,
@@ -53,7 +53,7 @@ class _Canvas:
         self.figure = MplFigure(figsize=(width / 72, height / 72), dpi=72)
         self.figure.patch.set_alpha(0)
 
-    def axes(self, x: float, y: float, w: float, h: float, *, grid: str = "x") -> Any:
+    def axes(self, x: float, y: float, w: float, h: float, *, grid: Any = "x") -> Any:
         box = (x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height)
         ax = self.figure.add_axes(box)
         ax.patch.set_alpha(0)
@@ -74,7 +74,7 @@ class _Canvas:
 
         for k, name in enumerate(names):
             label = _short(name, 30)
-            dash = DASHES[k % len(DASHES)] if lines else "none"
+            dash: Any = DASHES[k % len(DASHES)] if lines else "none"
             self.figure.add_artist(
                 Line2D(
                     [x / self.width, (x + (22 if lines else 0)) / self.width],
@@ -96,7 +96,7 @@ class _Canvas:
     def svg(self) -> str:
         out = io.StringIO()
         self.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        return out.getvalue()
+        return str(out.getvalue())
 
 
 def _mark(k: int) -> dict[str, Any]:
@@ -161,16 +161,26 @@ def _dots(figure: Figure) -> _Canvas:
         canvas.text(x, top + step * y, label, ha="left" if kind == "head" else "right", **style)
     for k, panel in enumerate(panels):
         ax = canvas.axes(left + k * (width + gap), top, width, height)
-        canvas.text(left + k * (width + gap), top - 14, _short(panel["label"], 26),
-                    fontweight="bold", fontsize=12)
+        canvas.text(
+            left + k * (width + gap),
+            top - 14,
+            _short(panel["label"], 26),
+            fontweight="bold",
+            fontsize=12,
+        )
         ax.set_ylim(len(lines), 0)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
         cells = _column(figure, panel["key"])
-        ends = [v for c in cells if c is not None and c.shown
-                for v in _finite(c.estimate, c.low, c.high)]
+        ends = [
+            v
+            for c in cells
+            if c is not None and c.shown
+            for v in _finite(c.estimate, c.low, c.high)
+        ]
         ax.set_xlim(*_limits(ends, panel, "limits"))
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=3)
+        ax.xaxis.set_major_formatter("{x:g}")
         for j, reference in enumerate(panel.get("reference", [])):
             if reference is not None:
                 ax.axvline(reference, color=series_colour(j), linewidth=1, linestyle=(0, (3, 3)))
@@ -186,12 +196,24 @@ def _whisker(ax: Any, cell: Any, y: float, k: int) -> None:
     if cell is None or not cell.shown:
         low, high = ax.get_xlim()
         if k == 0:
-            ax.text(low + 0.02 * (high - low), y, "not estimable", color=MUTED, fontsize=10,
-                    va="center", style="italic")
+            ax.text(
+                low + 0.02 * (high - low),
+                y,
+                "not estimable",
+                color=MUTED,
+                fontsize=10,
+                va="center",
+                style="italic",
+            )
         return
     if cell.low is not None and cell.high is not None:
-        ax.plot([cell.low, cell.high], [y, y], color=series_colour(k), linewidth=2,
-                solid_capstyle="round")
+        ax.plot(
+            [cell.low, cell.high],
+            [y, y],
+            color=series_colour(k),
+            linewidth=2,
+            solid_capstyle="round",
+        )
     ax.plot([cell.estimate], [y], linestyle="none", **_mark(k))
 
 
@@ -208,15 +230,16 @@ def _forest(figure: Figure) -> _Canvas:
         lines.append(("head", head))
         lines += [("row", (a, m)) for a, m in rows if a == head]
     step = 26 if len(series) < 3 else 10 * len(series) + 4
-    left, top, right = 262, 34, 16
+    left, top, right = 262, 34 if len(series) > 1 else 10, 16
     canvas = _Canvas(WIDTH, top + step * len(lines) + 52)
     canvas.legend(series if len(series) > 1 else [], left + 4, 14)
     ax = canvas.axes(left, top, WIDTH - left - right, step * len(lines))
     ax.set_ylim(len(lines), 0)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    ends = [v for c in cells if c is not None and c.shown
-            for v in _finite(c.estimate, c.low, c.high)]
+    ends = [
+        v for c in cells if c is not None and c.shown for v in _finite(c.estimate, c.low, c.high)
+    ]
     low, high = _limits([0.0, *ends, *_finite(*nulls)], spec, "limits")
     ax.set_xlim(max(low, -1.02) if min(ends, default=0) < 0 else 0, high)
     ax.axvline(0, color=MUTED, linewidth=1.2)
@@ -277,7 +300,9 @@ def _panel(ax: Any, panel: dict[str, Any], names: list[str], data: list[Any]) ->
             getattr(ax, f"{axis}axis").set_minor_formatter(lambda *_: "")
     if panel.get("diagonal"):
         down = panel["diagonal"] == "down"
-        ax.plot([0, 1], [1, 0] if down else [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        ax.plot(
+            [0, 1], [1, 0] if down else [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3))
+        )
     for j, name in enumerate(names):
         points = [(x, y) for s, x, y in data if s == name and x is not None and y is not None]
         if not points:
@@ -285,14 +310,34 @@ def _panel(ax: Any, panel: dict[str, Any], names: list[str], data: list[Any]) ->
         xs, ys = zip(*points, strict=True)
         every = 1 if panel.get("markers") else max(1, len(xs) // 4)
         style = _mark(j)
-        ax.plot(xs, ys, **style, linestyle=DASHES[j % len(DASHES)], linewidth=2,
-                markevery=every if panel.get("markers") else (every // 2, every),
-                drawstyle="steps-post" if panel.get("steps") else "default")
+        ax.plot(
+            xs,
+            ys,
+            **style,
+            linestyle=DASHES[j % len(DASHES)],
+            linewidth=2,
+            markevery=every if panel.get("markers") else (every // 2, every),
+            drawstyle="steps-post" if panel.get("steps") else "default",
+        )
     for point in panel.get("points", []):
-        ax.plot([point["x"]], [point["y"]], marker="D", markersize=9, color=INK,
-                markeredgecolor=SURFACE, linestyle="none", zorder=5)
-        ax.annotate(point["label"], (point["x"], point["y"]), xytext=(10, 10),
-                    textcoords="offset points", fontsize=11.5, color=INK)
+        ax.plot(
+            [point["x"]],
+            [point["y"]],
+            marker="D",
+            markersize=9,
+            color=INK,
+            markeredgecolor=SURFACE,
+            linestyle="none",
+            zorder=5,
+        )
+        ax.annotate(
+            point["label"],
+            (point["x"], point["y"]),
+            xytext=(10, 10),
+            textcoords="offset points",
+            fontsize=11.5,
+            color=INK,
+        )
     for axis in "xy":
         if panel.get(f"{axis}_limits"):
             getattr(ax, f"set_{axis}lim")(*panel[f"{axis}_limits"])
@@ -306,7 +351,9 @@ def _power(value: float, _position: Any = None) -> str:
     if value <= 0:
         return ""
     exponent = math.log10(value)
-    return f"1e{round(exponent)}".replace("-", "−") if abs(exponent - round(exponent)) < 1e-9 else ""
+    return (
+        f"1e{round(exponent)}".replace("-", "−") if abs(exponent - round(exponent)) < 1e-9 else ""
+    )
 
 
 # -- heat map -----------------------------------------------------------------------------
@@ -328,19 +375,32 @@ def _heat(figure: Figure) -> _Canvas:
     ax.axis("off")
     limit = max(int(wide / 7.2), 4)
     for k, name in enumerate(columns):
-        canvas.text(left + (k + 0.5) * wide, top - 14, _short(name, limit), ha="center",
-                    fontsize=11.5, color=MUTED)
+        canvas.text(
+            left + (k + 0.5) * wide,
+            top - 14,
+            _short(name, limit),
+            ha="center",
+            fontsize=11.5,
+            color=MUTED,
+        )
     for k, name in enumerate(rows):
         canvas.text(left - 12, top + (k + 0.5) * tall, _short(name, 22), ha="right")
     numbers = [c.estimate for c in cells.values() if c is not None and c.shown]
     low, high = _limits(numbers, spec, "limits")
     for (row, column), cell in cells.items():
         x, y = columns.index(column), rows.index(row)
-        box = {"width": 1 - 4 / wide, "height": 1 - 4 / tall, "linewidth": 0}
+        box: dict[str, Any] = {"width": 1 - 4 / wide, "height": 1 - 4 / tall, "linewidth": 0}
         at = (x + 2 / wide, y + 2 / tall)
         if cell is None or not cell.shown:
-            ax.add_patch(Rectangle(at, **{**box, "linewidth": 1}, facecolor="none",
-                                   edgecolor=GRID, linestyle=(0, (3, 2))))
+            ax.add_patch(
+                Rectangle(
+                    at,
+                    **{**box, "linewidth": 1},
+                    facecolor="none",
+                    edgecolor=GRID,
+                    linestyle=(0, (3, 2)),
+                )
+            )
             text = "not estimable" if wide > 84 else "n/e"
             style: dict[str, Any] = {"color": MUTED, "fontsize": 10.5, "style": "italic"}
         else:
@@ -348,10 +408,19 @@ def _heat(figure: Figure) -> _Canvas:
             ax.add_patch(Rectangle(at, **box, facecolor=series_colour(0), alpha=depth))
             text, style = number(cell.estimate), {"fontsize": 12.5, "fontweight": "bold"}
         with_count = spec.get("counts", True) and counts[(row, column)] is not None
-        ax.text(x + 0.5, y + (0.36 if with_count else 0.5), text, ha="center", va="center", **style)
+        ax.text(
+            x + 0.5, y + (0.36 if with_count else 0.5), text, ha="center", va="center", **style
+        )
         if with_count:
-            ax.text(x + 0.5, y + 0.72, f"n = {counts[(row, column)]:,}", ha="center", va="center",
-                    fontsize=10.5, color=INK)
+            ax.text(
+                x + 0.5,
+                y + 0.72,
+                f"n = {counts[(row, column)]:,}",
+                ha="center",
+                va="center",
+                fontsize=10.5,
+                color=INK,
+            )
     return canvas
 
 

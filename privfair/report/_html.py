@@ -89,7 +89,8 @@ def _headline(finding: Finding, t: Catalogue) -> str:
     if value is None or not value.shown:
         return t("status." + (value.status if value else "not_estimable"))
     if finding.id.startswith("privacy."):
-        return "∞" if value.estimate == "inf" else str(format_upper(float(value.estimate or 0)))
+        number = float(value.estimate or 0)
+        return "∞" if number == float("inf") else str(format_upper(number))
     if finding.id.startswith("change."):
         return show.signed(value.estimate)
     return show.number(value.estimate)

@@ -214,7 +214,13 @@ def _probabilities(scores: NDArray[np.float64], name: str, probability: bool) ->
 
 
 def _one_model(
-    model_id: str, name: str, given: Any, X: Any, labels: NDArray[Any] | None, positive: Any, n: int
+    model_id: str,
+    name: str,
+    given: Any,
+    X: Any,
+    labels: NDArray[Any] | None,
+    positive: Any,
+    n: int,
 ) -> AuditedModel:
     if hasattr(given, "predict"):
         if X is None:
@@ -318,7 +324,7 @@ def read_groups(
             values = bin_sensitive(
                 values, list(config.cuts[raw]), name=raw, missing_group=config.missing_group
             )
-            order: list[Any] | None = _bin_order(list(config.cuts[raw]))
+            order: list[Any] = _bin_order(list(config.cuts[raw]))
         else:
             values, order = _text_groups(values, raw, config.missing_group)
         found = set(values.tolist())

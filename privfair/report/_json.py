@@ -23,9 +23,10 @@ def to_json(result: AuditResult) -> str:
     string "inf"). The first line after the brace is the notice, which says whether the audited
     data were embedded or the noise was seeded.
     """
-    return json.dumps(
-        result.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1
-    ) + "\n"
+    return (
+        json.dumps(result.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+        + "\n"
+    )
 
 
 def _version(data: Any) -> tuple[int, int, int]:
@@ -72,9 +73,7 @@ def from_json(text: str) -> AuditResult:
         If it does not follow the schema.
     """
     if len(text) > MAX_BYTES:
-        raise ReportError(
-            f"the file is larger than {MAX_BYTES // 2**20} MiB, which no audit is; it was not read."
-        )
+        raise ReportError(f"the file is larger than {MAX_BYTES // 2**20} MiB, which no audit is.")
     if _depth(text) > MAX_DEPTH:
         raise ReportError(f"the JSON is nested deeper than {MAX_DEPTH} levels; it was not read.")
     try:

@@ -13,7 +13,6 @@ from privfair.report._context import AuditContext, Crossing
 from privfair.report._estimates import LABELS, tables_by_model
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Column, Finding, Table, Value
-from privfair.report._numbers import interval, signed
 
 __all__ = ["LEAD", "table"]
 
@@ -30,7 +29,7 @@ _GAPS = ("demographic_parity_difference", "equalized_odds_difference",
 
 def _share(top: Any, bottom: Any) -> Floats:
     out = np.full(np.shape(bottom), np.nan)
-    return np.divide(top, bottom, out=out, where=np.asarray(bottom) > 0)
+    return np.asarray(np.divide(top, bottom, out=out, where=np.asarray(bottom) > 0))
 
 
 def _rates(cells: NDArray[np.int64], labelled: bool) -> dict[str, Floats]:
@@ -147,8 +146,7 @@ def _accuracy(
     return Finding(
         f"change.accuracy@{model.id}",
         "note",
-        f"Accuracy changes by {signed(value.estimate)} {interval(value.low, value.high)} from "
-        f"{reference.name} to {model.name}, on the same rows.",
+        f"From {reference.name} to {model.name}, on the same rows.",
         f"Change of accuracy, {model.name}",
         value,
         f"groups/changes-{ctx.crossing_id(next(iter(ctx.singles())))}",
@@ -165,10 +163,7 @@ def _gap(
     if not value.shown:
         text = f"The change of {LABELS[gap].lower()} is not estimable: {value.reason}."
     else:
-        text = (
-            f"{LABELS[gap]} by {crossing.name} changes by {signed(value.estimate)} "
-            f"{interval(value.low, value.high)} from {reference.name} to {model.name}."
-        )
+        text = f"From {reference.name} to {model.name}, on the same rows."
     return Finding(
         f"change.{_SHORT[gap]}.{key}@{model.id}", "note", text,
         f"Change of {LABELS[gap].lower()}, {crossing.name}", value,

@@ -73,7 +73,7 @@ def build(ctx: AuditContext) -> SectionResult:
 
 # -- sizes and base rates ---------------------------------------------------------------------
 def _base_rates(ctx: AuditContext, crossing: Any) -> list[Value]:
-    assert ctx.labels is not None  # noqa: S101 - for the type checker; callers check
+    assert ctx.labels is not None
     cells = crossing.counts(ctx.labels)
     n = cells.sum(axis=1)
     interval = wilson_interval(cells[:, 1], n, confidence=ctx.config.confidence)
@@ -94,7 +94,9 @@ def _sizes(ctx: AuditContext, crossing: Any) -> Table:
         Column("share", "Share of rows", "number"),
     ]
     sizes = crossing.counts()
-    rows = [[name, int(n), float(n / ctx.n)] for name, n in zip(crossing.names, sizes, strict=True)]
+    rows = [
+        [name, int(n), float(n / ctx.n)] for name, n in zip(crossing.names, sizes, strict=True)
+    ]
     if ctx.labels is not None:
         columns += [
             Column("positives", "Positive outcomes", "count"),
@@ -157,7 +159,7 @@ def _gone(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
     table = ctx.features
-    assert table is not None  # noqa: S101 - for the type checker; callers check
+    assert table is not None
     masks = {name: _gone(table.column(name)) for name in table.columns}
     masks = {name: gone for name, gone in masks.items() if gone.any()}
     cells = sum(int(gone.sum()) for gone in masks.values())
@@ -181,7 +183,9 @@ def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
     data = []
     for name in worst:
         gone = masks[name]
-        data.append((label[name], "all rows", _share(int(gone.sum()), ctx.n, ctx), int(gone.sum())))
+        data.append(
+            (label[name], "all rows", _share(int(gone.sum()), ctx.n, ctx), int(gone.sum()))
+        )
         by_group = crossings[0].counts(gone)
         for group, (present, absent) in list(
             zip(crossings[0].names, by_group.tolist(), strict=True)
@@ -224,7 +228,7 @@ def _share(k: int, n: int, ctx: AuditContext) -> Value:
 def _duplicates(ctx: AuditContext) -> tuple[str, Finding]:
     import pandas as pd
 
-    assert ctx.features is not None  # noqa: S101 - for the type checker; callers check
+    assert ctx.features is not None
     frame = pd.DataFrame({i: ctx.features.column(n) for i, n in enumerate(ctx.features.columns)})
     same_features = int(frame.duplicated().sum())
     text = f"{count(same_features)} rows have exactly the features of an earlier row"
@@ -233,8 +237,8 @@ def _duplicates(ctx: AuditContext) -> tuple[str, Finding]:
         same_all = int(frame.duplicated().sum())
         text += f"; {count(same_all)} of them also have its outcome"
     text += (
-        ". Repeated rows are not wrong in themselves; where they come from copying, every interval "
-        "below is too narrow."
+        ". Repeated rows are not wrong in themselves; where they come from copying, every "
+        "interval below is too narrow."
     )
     share = same_features / ctx.n
     finding = Finding(
@@ -254,7 +258,8 @@ def _levels(values: NDArray[Any]) -> NDArray[np.int64] | None:
         distinct = np.unique(values[~missing_mask(values)])
         if distinct.size > N_BINS:
             cuts = np.unique(np.nanquantile(values.astype(float), np.linspace(0, 1, N_BINS + 1)))
-            return np.searchsorted(cuts[1:-1], np.nan_to_num(values.astype(float)), side="right")
+            filled = np.nan_to_num(values.astype(float))
+            return np.asarray(np.searchsorted(cuts[1:-1], filled, side="right"), dtype=np.int64)
     codes, levels = pd.factorize(pd.Series(list(values), dtype=object), use_na_sentinel=False)
     if len(levels) > MAX_LEVELS and len(levels) > 0.2 * len(values):
         return None
@@ -286,7 +291,7 @@ def cramers_v(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
 
 def _associations(ctx: AuditContext) -> tuple[Table, list[Finding]]:
     features = ctx.features
-    assert features is not None  # noqa: S101 - for the type checker; callers check
+    assert features is not None
     targets: dict[str, NDArray[np.int64]] = {}
     if ctx.labels is not None:
         targets["outcome"] = ctx.labels.astype(np.int64)

@@ -17,7 +17,7 @@ from privfair.report._estimates import (
 )
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
-from privfair.report._numbers import interval, number
+from privfair.report._numbers import number
 from privfair.report._sections import changes
 
 __all__ = ["build", "disparity_finding"]
@@ -72,12 +72,11 @@ _METHOD = (
     "score), so that it stays valid although the widest pair is picked after looking, and so that "
     "it can reach zero. The null reference permutes decisions among rows ({n} permutations); p "
     "counts the observed gap among them. 'p, Holm' holds for all gaps of one model in this "
-    "section together. A group whose rate has no denominator is not covered, and the note says so; "
-    "it is never taken as zero."
+    "section together. A group whose rate has no denominator is not covered, and the note says "
+    "so; it is never taken as zero."
 )
 _REFERENCES = (
-    "Hardt, Price, Srebro 2016, Equality of Opportunity in Supervised Learning, "
-    "arXiv 1610.02413.",
+    "Hardt, Price, Srebro 2016, Equality of Opportunity in Supervised Learning, arXiv 1610.02413.",
     "Dwork et al. 2012, Fairness through awareness, arXiv 1104.3913.",
     "Chouldechova 2017, Fair prediction with disparate impact, arXiv 1703.00056.",
     "Newcombe 1998, Interval estimation for the difference between independent proportions.",
@@ -100,8 +99,8 @@ def _caveats(ctx: AuditContext) -> tuple[str, ...]:
     out = []
     if small:
         out.append(
-            f"Fewer than {ctx.config.min_count} rows: {', '.join(small)}. Gaps over all groups are "
-            "driven by such groups; compare each gap with its null reference."
+            f"Fewer than {ctx.config.min_count} rows: {', '.join(small)}. Gaps over all groups "
+            "are driven by such groups; compare each gap with its null reference."
         )
     out.append(
         "With unequal base rates, error rates and precision cannot all be equal unless the "
@@ -328,14 +327,13 @@ def _sentence(e: Estimate, value: Value, severity: str, tolerance: float | None)
     name = LABELS[e.name]
     if not value.shown:
         return f"{name} is not estimable: {e.reason}."
-    text = f"{name} {number(value.estimate)} {interval(value.low, value.high)}".rstrip()
+    text = ""
     if e.attained_by is not None:
-        text += f", between {e.attained_by[0]} and {e.attained_by[1]}"
-    text += "."
+        text = f"Between {e.attained_by[0]} and {e.attained_by[1]}."
     if e.null is not None:
         side = "above" if e.name.endswith("_ratio") else "below"
-        text += f" Without any influence of the group, 95 % of values lie {side} "
+        text += f" Without any influence of the group, 95 % of values would lie {side} "
         text += f"{number(e.null.q95)}."
     if severity == "attention":
         text += f" The whole interval is beyond the configured tolerance of {number(tolerance)}."
-    return text
+    return text.strip()

@@ -70,8 +70,9 @@ def build(ctx: AuditContext) -> SectionResult:
             "rates are independent). 'Shrunken' is the empirical-Bayes rate under a beta prior "
             "fitted to all groups, beside the raw rate and never in its place. 'Beyond doubt' is "
             "the distance from the rate of all rows that the interval still leaves, the largest "
-            f"over the rates shown. A rate needs {ctx.config.min_count} rows, a true positive rate "
-            f"{ctx.config.min_pos} positives, a false positive rate {ctx.config.min_neg} negatives."
+            f"over the rates shown. A rate needs {ctx.config.min_count} rows, a true positive "
+            f"rate {ctx.config.min_pos} positives, a false positive rate {ctx.config.min_neg} "
+            "negatives."
         ),
         references=(
             "Kearns, Neel, Roth, Wu 2018, Preventing fairness gerrymandering, arXiv 1711.05144.",

@@ -13,7 +13,7 @@ from privfair.report._context import AuditContext, Crossing
 from privfair.report._estimates import LABELS, by_group, estimates
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
-from privfair.report._numbers import interval, number
+from privfair.report._numbers import number
 
 __all__ = ["build"]
 
@@ -44,8 +44,8 @@ def build(ctx: AuditContext) -> SectionResult:
     caveats = []
     if ranked:
         caveats.append(
-            f"The scores of {', '.join(ranked)} only order rows: they are no probabilities, and no "
-            "calibration is computed."
+            f"The scores of {', '.join(ranked)} only order rows: they are no probabilities, and "
+            "no calibration is computed."
         )
     return SectionResult(
         "performance",
@@ -118,13 +118,13 @@ def _findings(ctx: AuditContext, found: dict[str, dict[str, Estimate]]) -> list[
     for model in ctx.models:
         for name, e in found[model.id].items():
             value = Value.of(e)
-            text = f"{LABELS[name]} of {model.name}: {number(value.estimate)} "
-            text += f"{interval(value.low, value.high)}."
+            text = f"{LABELS[name]} of {model.name} over all rows."
             if not value.shown:
                 text = f"{LABELS[name]} of {model.name} is not estimable: {e.reason}."
             elif name == "accuracy" and ctx.labels is not None:
                 share = float(ctx.labels.mean())
-                text += f" Always giving the commoner outcome reaches {number(max(share, 1 - share))}."
+                best = number(max(share, 1 - share))
+                text += f" Always giving the commoner outcome reaches {best}."
             rank = 10 if name == "accuracy" and model is ctx.subject else 0
             code = {"expected_calibration_error": "ece", "brier_score": "brier"}.get(name, name)
             out.append(
@@ -139,12 +139,13 @@ def _findings(ctx: AuditContext, found: dict[str, dict[str, Estimate]]) -> list[
 
 # -- curves -----------------------------------------------------------------------------------
 def _curves(ctx: AuditContext, model: AuditedModel, crossing: Crossing) -> Figure:
-    assert ctx.labels is not None and model.scores is not None  # noqa: S101 - callers check
+    assert ctx.labels is not None and model.scores is not None
     rows: list[tuple[Any, ...]] = []
     low, high = (0.0, 1.0)
     if not model.probability:
         low, high = float(model.scores.min()), float(model.scores.max())
-    shown, small = [], []
+    shown: list[str] = []
+    small: list[str] = []
     for k, name in enumerate(crossing.names):
         inside = crossing.codes == k
         y, s = ctx.labels[inside], model.scores[inside]
@@ -160,7 +161,9 @@ def _curves(ctx: AuditContext, model: AuditedModel, crossing: Crossing) -> Figur
         rows += _roc(name, y, s)
         grid = np.linspace(low, high, POINTS)
         share = np.searchsorted(np.sort(s), grid, side="right") / len(s)
-        rows += [("Scores", name, float(x), float(v), None) for x, v in zip(grid, share, strict=True)]
+        rows += [
+            ("Scores", name, float(x), float(v), None) for x, v in zip(grid, share, strict=True)
+        ]
     panels = [
         {"title": "ROC", "x_label": "false positive rate", "y_label": "true positive rate",
          "diagonal": "up", "x_limits": [0, 1], "y_limits": [0, 1.02]},
@@ -173,8 +176,10 @@ def _curves(ctx: AuditContext, model: AuditedModel, crossing: Crossing) -> Figur
             {"title": "Calibration", "x_label": "mean score in bin", "y_label": "observed rate",
              "diagonal": "up", "markers": True, "x_limits": [0, 1], "y_limits": [0, 1.02]},
         )  # fmt: skip
-    what = "calibration, ROC curve and distribution" if model.probability else (
-        "ROC curve and distribution"
+    what = (
+        "calibration, ROC curve and distribution"
+        if model.probability
+        else ("ROC curve and distribution")
     )
     text = f"{what.capitalize()} of the scores within each group."
     if small:

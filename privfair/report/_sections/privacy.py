@@ -102,7 +102,9 @@ def build(ctx: AuditContext) -> SectionResult:
     )
 
 
-def _caveats(ctx: AuditContext, private: list[tuple[AuditedModel, PrivacyGuarantee]]) -> tuple[str, ...]:
+def _caveats(
+    ctx: AuditContext, private: list[tuple[AuditedModel, PrivacyGuarantee]]
+) -> tuple[str, ...]:
     out = [
         "A certificate covers the rows that trained a model. It says nothing about the audited "
         "rows, whose counts this report shows as they are."
@@ -314,7 +316,7 @@ def _ledger(ctx: AuditContext) -> Table | None:
     book = ctx.ledger
     if book is None or not hasattr(book, "entries"):
         return None
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for entry in list(book.entries())[-50:]:
         data = entry.to_dict() if hasattr(entry, "to_dict") else dict(entry)
         kind = data.get("event") or {}
