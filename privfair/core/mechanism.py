@@ -25,10 +25,20 @@ class Mechanism(ABC):
     sensitivity : float
         The most that one unit of privacy can move the value, in the norm that the mechanism
         states.
+    neighboring : str or None
+        The relation for which the event is stated; None leaves it to the ledger.
+    null_ignored : bool
+        Whether a null record contributes nothing, so that a statement under add_remove holds
+        under zero_out, too.
+    seeded : bool
+        Whether the noise is repeatable.
     """
 
     numerics: str
     sensitivity: float
+    neighboring: str | None = None
+    null_ignored: bool = False
+    seeded: bool = False
 
     @abstractmethod
     def cost(self, count: int = 1) -> Event:
@@ -49,7 +59,10 @@ class Mechanism(ABC):
         prepared = self._prepare(value)
         if ledger is None:
             return self._draw(prepared)
-        with ledger.spend(self.cost(), purpose=purpose or type(self).__name__):
+        labels: dict[str, Any] = {"numerics": self.numerics, "seeded": self.seeded}
+        if self.neighboring is not None:
+            labels |= {"neighboring": self.neighboring, "null_ignored": self.null_ignored}
+        with ledger.spend(self.cost(), purpose=purpose or type(self).__name__, **labels):
             return self._draw(prepared)
 
     @abstractmethod

@@ -274,7 +274,12 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             return discovery.learn(table), events
         from privfair.accounting.events import Composed
 
-        with self.ledger.spend(Composed(events), purpose="PrivateTableEncoder: schema"):
+        with self.ledger.spend(
+            Composed(events),
+            purpose="PrivateTableEncoder: schema",
+            numerics="exact",
+            seeded=self.noise_random_state is not None,
+        ):
             return discovery.learn(table), events
 
     def _make_layout(self, schema: Schema) -> Layout:

@@ -105,7 +105,8 @@ class _Ledger:
     def __init__(self, trace, *, refuse=False):
         self.trace, self.refuse = trace, refuse
 
-    def spend(self, event, *, purpose=""):
+    def spend(self, event, *, purpose="", **labels):
+        self.labels = labels
         from contextlib import contextmanager
 
         @contextmanager
@@ -122,6 +123,21 @@ def test_the_charge_comes_after_the_check_and_before_the_draw():
     trace = []
     _Spy(trace).release(1, ledger=_Ledger(trace))
     assert trace == ["prepare", "charge", "draw"]
+
+
+def test_the_ledger_learns_the_labels_of_the_mechanism():
+    ledger = _Ledger([])
+    mechanism = _Spy([])
+    mechanism.release(1, ledger=ledger)
+    assert ledger.labels == {"numerics": "exact", "seeded": False}
+    mechanism.neighboring, mechanism.null_ignored, mechanism.seeded = "add_remove", True, True
+    mechanism.release(1, ledger=ledger)
+    assert ledger.labels == {
+        "numerics": "exact",
+        "seeded": True,
+        "neighboring": "add_remove",
+        "null_ignored": True,
+    }
 
 
 def test_a_refusing_ledger_stops_the_draw():
