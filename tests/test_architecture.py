@@ -176,6 +176,8 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",
     "privfair/testing/_penalty.py": "made-up scores with which a penalty's bound is attacked",
     "privfair/datasets/_lookalike.py": "synthetic rows from published rates; no data behind them",
+    "privfair/training/_base.py": "the seed of a run without privacy, taken from random_state",
+    "privfair/training/_models.py": "initial weights of hidden layers",
 }
 DRAWS = {
     "normal",

@@ -1,0 +1,18 @@
+"""The torch engine that private estimators share: plan, sampling, clipping, noise, loop.
+
+Heavy imports (torch) happen on first use of a name.
+"""
+
+from privfair.core._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "_base": ["BasePrivateEstimator", "Problem"],
+        "_engine": ["BatchStatistic", "BatchView", "DPEngine"],
+        "_losses": ["LogisticLoss", "RecordLoss", "SoftmaxLoss", "SquaredLoss"],
+        "_optim": ["make_optimizer"],
+        "_plan": ["StatisticPlan", "TrainingPlan"],
+        "_sampling": ["PoissonSampler"],
+    },
+)

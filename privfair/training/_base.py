@@ -1,0 +1,420 @@
+"""The estimator behind all private estimators: encode, calibrate, charge, train, certify."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from privfair.core import _validation as check
+from privfair.core.device import resolve_device
+from privfair.core.estimators import PrivateEstimatorMixin
+from privfair.core.exceptions import (
+    AccountingAssumptionError,
+    DataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    LengthMismatchError,
+)
+from privfair.core.frames import as_vector, check_aligned
+from privfair.core.privacy import NEIGHBORING, UNITS
+from privfair.core.randomness import check_random_state
+from privfair.core.schema import Schema
+from privfair.training._budget import (
+    Charge,
+    FitBudget,
+    certify,
+    check_budget,
+    check_draws,
+    plan_training,
+    spending,
+)
+from privfair.training._encoding import Encoding
+from privfair.training._engine import BatchStatistic, DPEngine
+from privfair.training._functional import refuse_batch_norm
+from privfair.training._losses import RecordLoss
+from privfair.training._models import build_module
+from privfair.training._optim import make_optimizer
+from privfair.training._penalty import check_penalty, encode_sensitive, penalty_statistic
+from privfair.training._persist import SavedEstimatorMixin
+from privfair.training._plan import TrainingPlan
+from privfair.training._progress import Progress
+
+__all__ = ["BasePrivateEstimator", "Problem"]
+
+_LR = {"sgd": 4.0, "adam": 0.05}
+_NORM_OF_LR = 16.0  # the squared input norm up to which the default step size is safe
+_AVERAGE = 0.5  # the fraction of last steps whose parameters are averaged
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an estimator makes of its targets.
+
+    Attributes
+    ----------
+    loss : RecordLoss
+    targets : ndarray, shape (n_rows,)
+        In the form that the loss needs.
+    assumptions : tuple of str
+        What is taken as public about them.
+    """
+
+    loss: RecordLoss
+    targets: NDArray[Any]
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What was read from the caller's data besides X."""
+
+    problem: Problem
+    sensitive: NDArray[np.float32] | None
+    weights: NDArray[np.float32] | None
+    assumptions: tuple[str, ...]
+
+
+class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstimator):
+    """Base class of estimators that are trained by DP-SGD.
+
+    A subclass has the parameters of :class:`privfair.dp.DPClassifier` (those that it leaves out
+    take the defaults below), and implements :meth:`_problem` and whatever predicts. Its ``fit``
+    calls :meth:`_fit`, which does these steps in this order:
+
+    1. check every parameter; look at the number of rows and at nothing else of the data;
+    2. fix the plan (batch constant, steps, noise) from public numbers;
+    3. charge the ledger with everything that will be released;
+    4. read and check the data, learn the encoder if it is not public, encode, train;
+    5. certify.
+
+    An error in 1 to 3 spends nothing. An error in the checks of 4, raised before anything was
+    computed from the records, voids the charge. Everything later counts as spent.
+    """
+
+    fairness_penalty: Any = None
+    fairness_share: float = 0.1
+    hidden_layer_sizes: Any = ()
+    module: Any = None
+    binning: str | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    # -- to be implemented -----------------------------------------------------------------
+    def _problem(self, y: NDArray[Any]) -> Problem:
+        """Return loss and targets; may set attributes such as ``classes_``."""
+        raise NotImplementedError
+
+    # -- fit -------------------------------------------------------------------------------
+    def _fit(self, X: Any, y: Any, sensitive_features: Any, sample_weight: Any) -> None:
+        self._check_parameters()
+        device = resolve_device(self.device)
+        n_rows = _rows_of(X, y, sensitive_features, sample_weight)
+        self._check_penalty(sensitive_features)
+        encoding = Encoding(self.schema, self.binning)
+        budget = check_budget(self, n_rows, learns_schema=encoding.learns)
+        if budget.neighboring == "zero_out" and budget.n_public != n_rows:
+            raise LengthMismatchError(
+                f"n_public = {budget.n_public} is not the number of rows, {n_rows}. Under "
+                "'zero_out' the number of records is public: leave n_public out, or use "
+                "neighboring='add_remove'."
+            )
+        plan, events = plan_training(
+            budget,
+            self._draft(budget),
+            statistic_share=self._statistic_share(),
+            before=encoding.plan(X, budget, self.noise_random_state),
+        )
+        rng = check_random_state(self.random_state)
+        seeded = self.noise_random_state is not None and budget.private
+        label = type(self).__name__
+        with spending(self.ledger, budget, events, label, seeded=seeded) as charge:
+            with charge.void_on_error():
+                records = self._read(X, y, sensitive_features, sample_weight, encoding)
+                hook = self._hook(records.problem.loss, plan)
+                module = None if encoding.learns else self._build(encoding, records, rng)
+                if module is not None:
+                    check_draws(budget, plan.steps, _width_of_noise(module, hook))
+            encoded = encoding.fit_transform(X)
+            if module is None:
+                module = self._build(encoding, records, rng)
+                check_draws(budget, plan.steps, _width_of_noise(module, hook))
+            engine = self._engine(module.to(device), records, encoding, plan, hook, rng)
+            engine.run(*_tensors(encoded, records, device))
+        self._finish(module, plan, encoding, budget, events, charge, records)
+
+    def _draft(self, budget: FitBudget) -> TrainingPlan:
+        n = budget.n_public
+        batch = self.batch_size
+        if batch == "auto":
+            batch = min(n, max(256, round(6 * n**0.5)))
+        batch = min(n, check.positive_int(batch_size=batch))
+        steps = max(1, -(-int(round(self.epochs * n)) // batch))
+        return TrainingPlan(n, batch, steps, self.max_grad_norm, None, budget.neighboring)
+
+    def _statistic_share(self) -> float:
+        return 0.0 if self.fairness_penalty is None else self.fairness_share
+
+    def _read(self, X: Any, y: Any, sensitive: Any, weights: Any, encoding: Encoding) -> _Records:
+        """Check the data: the first look at the records, which computes nothing from them."""
+        validate_data(self, X, skip_check_array=True)
+        n_rows = encoding.check(X)
+        problem = self._problem(as_vector(y, name="y"))
+        notes: tuple[str, ...] = ()
+        codes, labelled = (None, []) if sensitive is None else encode_sensitive(sensitive)
+        if self.fairness_penalty is None:
+            codes = None
+        elif labelled:
+            notes += (f"the lists of groups of {', '.join(labelled)} are public",)
+        if weights is not None:
+            weights = _checked_weights(weights, n_rows)
+            notes += (
+                "a record's sample_weight depends on that record and on public knowledge only",
+            )
+        return _Records(problem, codes, weights, notes)
+
+    def _build(
+        self,
+        encoding: Encoding,
+        records: _Records,
+        rng: np.random.Generator,
+    ) -> nn.Module:
+        outputs = records.problem.loss.n_outputs
+        return build_module(self.module, self._hidden(), encoding.width, outputs, rng)
+
+    def _engine(
+        self,
+        module: nn.Module,
+        records: _Records,
+        encoding: Encoding,
+        plan: TrainingPlan,
+        hook: BatchStatistic | None,
+        rng: np.random.Generator,
+    ) -> DPEngine:
+        optimizer = make_optimizer(
+            self.optimizer,
+            self._learning_rate(encoding),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        return DPEngine(
+            module,
+            records.problem.loss,
+            plan,
+            optimizer=optimizer,
+            noise_random_state=self._stream_seed(plan, rng),
+            statistic=hook,
+            average=_AVERAGE,
+            progress=Progress(enabled=bool(self.verbose), label=self._progress_label()),
+        )
+
+    def _hook(self, loss: RecordLoss, plan: TrainingPlan) -> BatchStatistic | None:
+        if self.fairness_penalty is None:
+            return None
+        sigma = None if plan.statistic is None else plan.statistic.noise_multiplier
+        return penalty_statistic(self.fairness_penalty, loss, sigma, plan.expected_batch_size)
+
+    def _stream_seed(self, plan: TrainingPlan, rng: np.random.Generator) -> int | None:
+        """Return the seed of batches and noise: none unless the run is a test or not private."""
+        if plan.private:
+            return self.noise_random_state
+        return int(rng.integers(2**63))
+
+    def _learning_rate(self, encoding: Encoding) -> float:
+        if self.lr != "auto":
+            return float(self.lr)
+        rate = _LR[self.optimizer]
+        if self.optimizer == "sgd" and encoding.square_norm is not None:
+            rate /= max(1.0, (1.0 + encoding.square_norm) / _NORM_OF_LR)
+        return rate
+
+    def _progress_label(self) -> str:
+        return f"{type(self).__name__} (epsilon {self.epsilon:g}, charged)"
+
+    def _hidden(self) -> tuple[int, ...]:
+        sizes = self.hidden_layer_sizes
+        if isinstance(sizes, int | np.integer) and not isinstance(sizes, bool):
+            sizes = (sizes,)
+        return tuple(check.positive_int(hidden_layer_sizes=s) for s in sizes)
+
+    def _finish(
+        self,
+        module: nn.Module,
+        plan: TrainingPlan,
+        encoding: Encoding,
+        budget: FitBudget,
+        events: tuple[Any, ...],
+        charge: Charge,
+        records: _Records,
+    ) -> None:
+        notes = records.problem.assumptions + encoding.assumptions + records.assumptions
+        if budget.private:
+            notes = (*_run_assumptions(plan), *notes)
+        if budget.epsilon > check.MAX_EPSILON and budget.private:
+            notes += ("epsilon above 20 was allowed by allow_weak=True",)
+        count = charge.count()
+        if count is not None and budget.private:
+            word = "charge" if count == 1 else "charges"
+            notes += (
+                f"this guarantee is about this fit alone; its ledger holds {count} {word} "
+                "against the same data",
+            )
+        self.privacy_ = certify(
+            budget, events, notes, seeded=self.noise_random_state is not None and budget.private
+        )
+        self.module_ = module.to("cpu").requires_grad_(False)
+        self.encoding_ = encoding
+        self.plan_ = plan
+        self.events_ = self.privacy_.events
+        self.noise_multiplier_ = plan.effective_noise_multiplier or 0.0
+        self.n_steps_ = plan.steps
+        self.sample_rate_ = plan.sample_rate
+        self.ledger_entry_id_ = charge.entry_id
+
+    # -- parameters ------------------------------------------------------------------------
+    def _check_parameters(self) -> None:
+        check.epsilon(epsilon=self.epsilon, allow_inf=True)
+        if not (isinstance(self.delta, str) and self.delta == "auto"):
+            if isinstance(self.delta, str):
+                raise InvalidParameterError(
+                    f"delta must be 'auto' or a number, got {self.delta!r}."
+                )
+            check.delta(delta=self.delta)
+        check.one_of(NEIGHBORING, neighboring=self.neighboring)
+        if self.neighboring == "replace_one":
+            raise AccountingAssumptionError(
+                "neighboring='replace_one' is not supported for training: a Poisson-sampled "
+                "clipped sum then moves by up to twice the bound and has another dominating "
+                "pair. Use 'zero_out' (number of records public) or 'add_remove'."
+            )
+        if check.one_of(UNITS, unit=self.unit) != "record":
+            raise AccountingAssumptionError(
+                f"unit={self.unit!r} needs the records of one {self.unit} to be clipped together, "
+                "which fit(X, y) cannot know. Aggregate to one row each and use unit='record'."
+            )
+        share = check.real(preprocessing_share=self.preprocessing_share)
+        _inside(preprocessing_share=share)
+        _inside(fairness_share=check.real(fairness_share=self.fairness_share))
+        check.positive(max_grad_norm=self.max_grad_norm)
+        if self.batch_size != "auto":
+            check.positive_int(batch_size=_no_text("batch_size", self.batch_size))
+        check.positive(epochs=self.epochs)
+        check.one_of(("sgd", "adam"), optimizer=self.optimizer)
+        if self.lr != "auto":
+            check.positive(lr=_no_text("lr", self.lr))
+        self._check_model_parameters()
+        check.boolean(allow_weak=self.allow_weak)
+        check.boolean(allow_idealized=self.allow_idealized)
+        check_random_state(self.random_state)
+        if self.noise_random_state is not None:
+            check.non_negative_int(noise_random_state=self.noise_random_state)
+
+    def _check_model_parameters(self) -> None:
+        if not (self.schema is None or self.schema == "as_is" or isinstance(self.schema, Schema)):
+            raise InvalidTypeError(
+                "schema must be a privfair.Schema (public bounds and categories), 'as_is' "
+                "(numeric columns used as they are) or None (learnt for preprocessing_share), "
+                f"got {type(self.schema).__name__}."
+            )
+        check.one_of((None, "public", "dp_quantiles"), binning=self.binning)
+        hidden = self._hidden()
+        if self.module is not None and hidden:
+            raise InvalidParameterError("give either module or hidden_layer_sizes, not both.")
+        if isinstance(self.module, nn.Module):
+            refuse_batch_norm(self.module)
+        elif self.module is not None and not callable(self.module):
+            raise InvalidTypeError(
+                "module must be a torch.nn.Module or a callable (n_features, n_outputs) -> "
+                f"Module, got {type(self.module).__name__}."
+            )
+
+    def _check_penalty(self, sensitive_features: Any) -> None:
+        if self.fairness_penalty is None:
+            return
+        check_penalty(self.fairness_penalty, private=bool(np.isfinite(self.epsilon)))
+        if sensitive_features is None:
+            raise InvalidParameterError(
+                "fairness_penalty needs sensitive_features: fit(X, y, sensitive_features=S)."
+            )
+
+    # -- prediction ------------------------------------------------------------------------
+    def _outputs(self, X: Any) -> NDArray[np.float64]:
+        """Return the module's outputs for rows of a table, shape (n_rows, n_outputs)."""
+        check_is_fitted(self, "module_")
+        validate_data(self, X, reset=False, skip_check_array=True)
+        encoded = self.encoding_.transform(X)
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(encoded), _CHUNK):
+                block = torch.from_numpy(encoded[start : start + _CHUNK])
+                parts.append(self.module_(block).double().numpy())
+        return np.concatenate(parts)
+
+
+def _width_of_noise(module: nn.Module, hook: BatchStatistic | None) -> int:
+    """Return the number of coordinates that get noise at a step."""
+    size = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return size + (0 if hook is None else hook.n_features)
+
+
+def _tensors(
+    encoded: NDArray[np.float32], records: _Records, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def tensor(values: NDArray[Any] | None) -> Any:
+        return None if values is None else torch.from_numpy(values).to(device)
+
+    return (
+        tensor(encoded),
+        tensor(records.problem.targets),
+        tensor(records.sensitive),
+        tensor(records.weights),
+    )
+
+
+def _run_assumptions(plan: TrainingPlan) -> tuple[str, ...]:
+    from privfair.mechanisms import HardenedGaussian
+
+    noise = HardenedGaussian(1.0, 1.0, 1).assumptions[0]
+    if plan.relation == "zero_out":
+        return ("the number of records is public", noise)
+    return (
+        f"the data hold at most {10 * plan.n_public} records (ten times n_public)",
+        "the arithmetic on one record does not depend on which others are in its batch",
+        noise,
+    )
+
+
+def _rows_of(X: Any, y: Any, sensitive: Any, weights: Any) -> int:
+    """Return the number of rows; reads lengths and row labels, no value."""
+    if y is None:
+        raise InvalidTypeError("fit requires y to be passed, but the target y is None.")
+    n_rows = check_aligned(X=X, y=y, sensitive_features=sensitive, sample_weight=weights)
+    if n_rows < 1:
+        raise DataError("X has 0 sample(s) while a minimum of 1 is required.")
+    return n_rows
+
+
+def _checked_weights(weights: Any, n_rows: int) -> NDArray[np.float32]:
+    values = as_vector(weights, name="sample_weight")
+    if values.dtype.kind not in "fiub" or not np.isfinite(values).all() or (values < 0).any():
+        raise DataError("sample_weight must hold finite numbers of at least 0, one per row.")
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _inside(**kwargs: float) -> None:
+    ((name, value),) = kwargs.items()
+    if not 0.0 < value < 1.0:
+        raise InvalidParameterError(f"{name} must be in (0, 1), got {value}.")
+
+
+def _no_text(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        raise InvalidParameterError(f"{name} must be 'auto' or a number, got {value!r}.")
+    return value

@@ -1,0 +1,78 @@
+"""Per-record clipping factors, with a guard that makes the bound hold in floating point."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["CHUNK_ROWS", "GUARD", "block_sum", "block_sum_error", "clip_factors", "clip_rows"]
+
+CHUNK_ROWS = 8192
+"""Sums over records are formed in blocks of this many rows, which bounds their rounding error."""
+
+GUARD = 1e-5
+"""Relative margin by which clipping stays below the norm bound.
+
+It pays for the rounding of the norm (float64) and of the scaled derivative to float32 (2**-24).
+"""
+
+
+def block_sum_error(n_rows: int, bound: float) -> float:
+    """Return how far a float64 sum over ``n_rows`` bounded vectors can be from the exact sum.
+
+    Sums are formed in blocks of :data:`CHUNK_ROWS` rows that are added up one after the other, so
+    that every summand goes through at most ``block + n_rows / block`` additions. The L2 error is
+    at most that number times the unit roundoff times the sum of the norms (Higham 2002, section
+    4.2), for every order of summation inside a block.
+    """
+    depth = min(n_rows, CHUNK_ROWS) + n_rows / CHUNK_ROWS + 1
+    return 1.001 * depth * 2.0**-53 * n_rows * bound
+
+
+def clip_factors(norms: Tensor, bound: float | None, guard: float = GUARD) -> Tensor:
+    """Return the factor of each record's gradient.
+
+    Parameters
+    ----------
+    norms : Tensor, shape (batch,), float64
+        L2 norm of each record's gradient over all parameters together.
+    bound : float or None
+        The largest norm after clipping; None (no privacy) leaves finite gradients as they are.
+    guard : float
+        Relative margin below the bound, see :data:`GUARD`.
+
+    Returns
+    -------
+    Tensor, shape (batch,), float64
+        ``(1 - guard) * min(1, bound / norm)``, and zero where the norm is not finite: raising
+        an exception there would depend on private data.
+    """
+    finite = torch.isfinite(norms)
+    if bound is None:
+        return finite.to(norms.dtype)
+    factors = (bound / norms.clamp(min=bound)) * (1.0 - guard)
+    return torch.where(finite, factors, torch.zeros_like(factors))
+
+
+def clip_rows(rows: Tensor, bound: float, guard: float = GUARD) -> Tensor:
+    """Scale rows so that none has an L2 norm above ``bound``; non-finite rows become zero.
+
+    Examples
+    --------
+    >>> rows = clip_rows(torch.tensor([[3.0, 4.0], [float("nan"), 1.0]]), 1.0)
+    >>> rows.norm(dim=1).round(decimals=3)
+    tensor([1., 0.], dtype=torch.float64)
+    """
+    rows = rows.detach().double()
+    norms = rows.square().sum(dim=1).sqrt()
+    factors = clip_factors(norms, bound, guard)
+    safe = torch.where(torch.isfinite(norms)[:, None], rows, torch.zeros_like(rows))
+    return safe * factors[:, None]
+
+
+def block_sum(rows: Tensor) -> Tensor:
+    """Sum float64 rows in blocks, as :func:`block_sum_error` assumes."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        total += rows[start : start + CHUNK_ROWS].sum(dim=0)
+    return total

@@ -1,0 +1,161 @@
+"""From a table to the numbers that a module sees, and what that costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_array
+
+from privfair.core.exceptions import SchemaError
+from privfair.core.frames import Table, as_table, is_dataframe, missing_mask
+from privfair.core.schema import Categorical, Numeric, Schema
+from privfair.preprocessing import PrivateTableEncoder
+from privfair.training._budget import FitBudget
+
+__all__ = ["Encoding"]
+
+
+class Encoding:
+    """How records become rows of float32, around a :class:`PrivateTableEncoder`.
+
+    Parameters
+    ----------
+    schema : Schema, "as_is" or None
+        As in the estimator. None is learnt: privately out of the budget, or for an infinite
+        epsilon exactly.
+    binning : str or None
+        As in the estimator.
+
+    Attributes
+    ----------
+    learns : bool
+        Whether anything is learnt from the data, and so has to be paid for.
+    encoder : PrivateTableEncoder
+    """
+
+    def __init__(self, schema: Schema | str | None, binning: str | None) -> None:
+        self.learns = schema is None
+        self._exact = False
+        self._encoded: NDArray[np.float32] | None = None
+        self.encoder = PrivateTableEncoder(schema=schema, binning=binning, dtype="float32")
+        if not self.learns:
+            self.encoder.cost()  # checks its parameters
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What is taken as public about the columns."""
+        found: tuple[str, ...] = self.encoder.privacy_.assumptions
+        return found
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the encoded columns."""
+        return [str(name) for name in self.encoder.get_feature_names_out()]
+
+    @property
+    def width(self) -> int:
+        """Number of encoded columns."""
+        return int(self.encoder.n_features_out_)
+
+    @property
+    def square_norm(self) -> float | None:
+        """Public bound on the squared L2 norm of an encoded record, None where there is none."""
+        bound = float(self.encoder.max_row_norm_)
+        return bound * bound if np.isfinite(bound) else None
+
+    def plan(self, X: Any, budget: FitBudget, noise_random_state: int | None) -> Any:
+        """Return the event of what will be learnt, or None; no value of X enters it."""
+        if not self.learns:
+            return None
+        if budget.preprocessing is None:
+            self._exact = True
+            return None
+        from privfair.accounting.events import Composed
+
+        epsilon, delta = budget.preprocessing
+        self.encoder.set_params(
+            epsilon=epsilon,
+            delta=delta,
+            neighboring=budget.neighboring,
+            noise_random_state=noise_random_state,
+        )
+        events = self.encoder.cost(_table_like(X))
+        return Composed(events) if events else None
+
+    def check(self, X: Any) -> int:
+        """Raise if the rows cannot be encoded; learn nothing and return their number."""
+        data = _table_like(X)
+        if not self.learns:
+            encoded = self.encoder.fit(data).transform(data)
+            self._encoded = np.ascontiguousarray(encoded, dtype=np.float32)
+            return len(encoded)
+        table = as_table(data)
+        for name in table.columns:
+            _check_column(name, table.column(name))
+        return table.n_rows
+
+    def fit_transform(self, X: Any) -> NDArray[np.float32]:
+        """Learn what the plan says and encode."""
+        if self._encoded is not None:
+            encoded, self._encoded = self._encoded, None
+            return encoded
+        data = _table_like(X)
+        if self._exact:
+            self.encoder.set_params(schema=_exact_schema(as_table(data))).fit(data)
+        else:
+            self.encoder.fit_charged(data)
+        return self.transform(X)
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Encode rows."""
+        encoded = self.encoder.transform(_table_like(X))
+        return np.ascontiguousarray(encoded, dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the encoder as JSON data; released and public quantities only."""
+        return {"learns": self.learns, "encoder": self.encoder.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Encoding:
+        """Return the encoder that :meth:`to_dict` described."""
+        made = cls.__new__(cls)
+        made.learns, made._exact, made._encoded = bool(data["learns"]), False, None
+        made.encoder = PrivateTableEncoder.from_dict(data["encoder"])
+        return made
+
+
+def _table_like(X: Any) -> Any:
+    """Return data frames as they are, and anything else as a two-dimensional array."""
+    if is_dataframe(X):
+        return X
+    return check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
+
+
+def _check_column(name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise SchemaError(
+            f"column {name!r} has missing (NaN) or infinite (inf) values. Impute a public "
+            "constant before fitting."
+        )
+    if values.dtype.kind not in "fiubO":
+        raise SchemaError(
+            f"column {name!r} has dtype {values.dtype}, which is neither numeric nor a label. "
+            "Convert it to numbers or text."
+        )
+
+
+def _exact_schema(table: Table) -> Schema:
+    """Read bounds and categories off the data, for a fit without privacy."""
+    columns: dict[str, Numeric | Categorical] = {}
+    for name in table.columns:
+        values = table.column(name)
+        if values.dtype.kind in "fiu":
+            low, high = float(values.min()), float(values.max())
+            columns[name] = Numeric(low, high if high > low else low + max(1.0, abs(low)))
+        else:
+            known = values[~missing_mask(values)]
+            labels = sorted({v.item() if hasattr(v, "item") else v for v in known}, key=str)
+            columns[name] = Categorical(labels or ["other"], other="other")
+    return Schema(columns)

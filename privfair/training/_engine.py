@@ -1,0 +1,345 @@
+"""The training loop: sample, clip, sum, add noise, divide by a constant, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
+from privfair.core.randomness import secret_stream
+from privfair.mechanisms import HardenedGaussian
+from privfair.training._clipping import GUARD, block_sum, block_sum_error, clip_rows
+from privfair.training._closed_form import ClosedFormPath, StepSums, linear_stack
+from privfair.training._functional import FunctionalPath, check_per_record_module
+from privfair.training._losses import RecordLoss
+from privfair.training._optim import FlatOptimizer
+from privfair.training._plan import StatisticPlan, TrainingPlan
+from privfair.training._progress import Progress
+from privfair.training._sampling import PoissonSampler
+
+__all__ = ["BatchStatistic", "BatchView", "DPEngine"]
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """One batch as a statistic sees it; everything in it is private.
+
+    Attributes
+    ----------
+    scores : Tensor, shape (batch,) or (batch, n_outputs)
+        Scores in [0, 1] where the loss has them, otherwise the model's outputs.
+    y : Tensor, shape (batch,)
+    sensitive : Tensor or None, shape (batch, n_sensitive)
+    norms : Tensor, shape (batch,)
+        Gradient norms before clipping.
+    """
+
+    scores: Tensor
+    y: Tensor
+    sensitive: Tensor | None
+    norms: Tensor
+
+
+@dataclass(frozen=True)
+class BatchStatistic:
+    """A per-record statistic whose noisy batch sum is released beside the gradient.
+
+    The one hook of the engine: fairness penalties, adaptive clipping and controllers that sense
+    the run all go through it, and pay on the same batch.
+
+    Parameters
+    ----------
+    features : callable
+        Maps a :class:`BatchView` to a tensor of shape (batch, n_features). Row i must depend on
+        record i and on released quantities only.
+    bound : float
+        L2 bound on one row; the engine enforces it by scaling longer rows.
+    noise_multiplier : float
+        Noise standard deviation in units of ``bound``. Infinity means that the run is not
+        private and the sum is released as it is.
+    every : int, default=1
+        Released at every ``every``-th step, from the first on.
+    n_features : int, default=1
+        Width of the statistic.
+    absorb : callable or None
+        Receives the released sum divided by the public batch constant.
+    score_weights : callable or None
+        Maps ``(scores, sensitive, y)`` to the weight of each record's score in its loss, from
+        released quantities only.
+    """
+
+    features: Callable[[BatchView], Tensor]
+    bound: float
+    noise_multiplier: float
+    every: int = 1
+    n_features: int = 1
+    absorb: Callable[[Tensor], None] | None = None
+    score_weights: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None
+
+
+class _Noise:
+    """Noise for sums of one width; nothing where the run is not private."""
+
+    def __init__(
+        self, multiplier: float | None, bound: float, size: int, terms: int, seed: int | None
+    ) -> None:
+        self._mechanism: HardenedGaussian | None = None
+        if multiplier is not None:
+            self._mechanism = HardenedGaussian(
+                multiplier,
+                bound,
+                size,
+                value_error=block_sum_error(terms, bound),
+                noise_random_state=seed,
+            )
+
+    def add(self, total: Tensor) -> Tensor:
+        return total if self._mechanism is None else self._mechanism.add_(total)
+
+
+class DPEngine:
+    """Train a torch module with DP-SGD under a :class:`TrainingPlan`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Trained in place, in evaluation mode (dropout off).
+    loss : RecordLoss
+        A sum over records.
+    plan : TrainingPlan
+        Public constants.
+    optimizer : FlatOptimizer
+        Updates the parameters from the noisy mean gradient.
+    noise_random_state : int or None, default=None
+        None draws batches and noise from the operating system's entropy. An int makes them
+        repeatable, for tests and benchmarks only.
+    statistic : BatchStatistic or None, default=None
+        The one hook; must agree with ``plan.statistic``.
+    grad_path : {"auto", "closed_form", "functional"}, default="auto"
+        ``"closed_form"`` for stacks of linear layers with elementwise activations,
+        ``"functional"`` for everything else.
+    average : float, default=0.0
+        Fraction of the last steps over which parameters are averaged (post-processing).
+    progress : Progress or None
+        Shows public quantities only.
+
+    Attributes
+    ----------
+    grad_path : str
+        The path in use.
+
+    Notes
+    -----
+    The caller charges ``plan.event()`` to a ledger before :meth:`run`. One step draws a Poisson
+    batch, clips each record's gradient (over all parameters together), sums in float64, adds
+    noise through :class:`privfair.mechanisms.HardenedGaussian` and divides by
+    ``plan.expected_batch_size``. An empty batch is a step like any other. Cost per step:
+    O(expected batch size * parameters).
+
+    References
+    ----------
+    Abadi et al. (2016), "Deep Learning with Differential Privacy", arXiv 1607.00133.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: RecordLoss,
+        plan: TrainingPlan,
+        *,
+        optimizer: FlatOptimizer,
+        noise_random_state: int | None = None,
+        statistic: BatchStatistic | None = None,
+        grad_path: str = "auto",
+        average: float = 0.0,
+        progress: Progress | None = None,
+    ) -> None:
+        _check_statistic(plan, statistic)
+        self.plan = plan
+        self._module = module.eval()
+        self._loss = loss
+        self._optimizer = optimizer
+        self._seeds = _seeds(noise_random_state)
+        self._statistic = statistic
+        self._average = average
+        self._progress = progress or Progress(enabled=False)
+        self._path = _choose_path(grad_path, module, loss)
+        self.grad_path = self._path.name
+        # Under add_remove the number of rows is private: the error bound must not depend on it.
+        self._terms = plan.n_public if plan.relation == "zero_out" else 10 * plan.n_public
+
+    def run(
+        self,
+        X: Tensor,
+        y: Tensor,
+        sensitive: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> None:
+        """Train on encoded records; everything that leaves is the module's parameters.
+
+        Parameters
+        ----------
+        X : Tensor, shape (n_rows, n_features), float32
+        y : Tensor, shape (n_rows,)
+        sensitive : Tensor or None, shape (n_rows, n_sensitive)
+        sample_weight : Tensor or None, shape (n_rows,)
+            Factor of each record's loss, part of the record; clipping comes after it.
+        """
+        plan, n_rows = self.plan, len(X)
+        if n_rows != plan.n_public and plan.relation == "zero_out":
+            raise AccountingAssumptionError(
+                f"under 'zero_out' the number of records is public and must be the plan's "
+                f"n_public = {plan.n_public}; the data have another. Leave n_public out, or use "
+                "neighboring='add_remove'."
+            )
+        sampler = PoissonSampler(n_rows, plan.sample_rate, secret_stream(self._seeds[0]))
+        theta = _flatten(self._module)
+        sigma, bound = plan.noise_multiplier, plan.max_grad_norm
+        noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1])
+        aside = self._statistic_noise()
+        average = _TailAverage(theta, plan.steps, self._average)
+        self._path.prepare(X)
+        with self._progress.running(plan.steps) as advance:
+            for step in range(plan.steps):
+                rows = torch.from_numpy(sampler.sample()).to(X.device)
+                sums = self._sums(X, y, sensitive, sample_weight, rows)
+                mean = noise.add(sums.total) / plan.expected_batch_size
+                released = self._released(step, sums, y, sensitive, rows, aside)
+                with torch.no_grad():
+                    self._optimizer.step(theta, mean.to(theta.dtype))
+                average.add(step, theta)
+                if released is not None and self._statistic.absorb is not None:
+                    self._statistic.absorb(released)
+                advance(step + 1)
+        average.finish(theta)
+
+    def _sums(
+        self,
+        X: Tensor,
+        y: Tensor,
+        sensitive: Tensor | None,
+        sample_weight: Tensor | None,
+        rows: Tensor,
+    ) -> StepSums:
+        bound = self.plan.max_grad_norm if self.plan.private else None
+        weigh = None if self._statistic is None else self._statistic.score_weights
+        score_weights = None
+        if weigh is not None:
+            part = None if sensitive is None else sensitive[rows]
+
+            def score_weights(output: Tensor) -> Tensor:
+                return weigh(self._loss.score(output), part, y[rows])
+
+        return self._path.sums(X, y, rows, bound, GUARD, score_weights, sample_weight)
+
+    def _statistic_noise(self) -> _Noise | None:
+        if self._statistic is None:
+            return None
+        s = self._statistic
+        sigma = s.noise_multiplier if self.plan.private else None
+        return _Noise(sigma, s.bound, s.n_features, self._terms, self._seeds[2])
+
+    def _released(
+        self,
+        step: int,
+        sums: StepSums,
+        y: Tensor,
+        sensitive: Tensor | None,
+        rows: Tensor,
+        noise: _Noise | None,
+    ) -> Tensor | None:
+        """Return the noisy statistic over B, or None at a step that releases none."""
+        s = self._statistic
+        if s is None or noise is None or step % s.every:
+            return None
+        scores = self._loss.score(sums.output)
+        view = BatchView(
+            sums.output if scores is None else scores,
+            y[rows],
+            None if sensitive is None else sensitive[rows],
+            sums.norms,
+        )
+        with torch.no_grad():
+            features = s.features(view).reshape(len(rows), s.n_features)
+            total = block_sum(clip_rows(features, s.bound))
+        return noise.add(total) / self.plan.expected_batch_size
+
+
+class _TailAverage:
+    """Average of the parameters over the last part of a run."""
+
+    def __init__(self, theta: Tensor, steps: int, fraction: float) -> None:
+        if not 0.0 <= fraction <= 1.0:
+            raise InvalidParameterError(f"average must be in [0, 1], got {fraction}.")
+        self._first = steps - int(round(fraction * steps))
+        self._sum = torch.zeros_like(theta, dtype=torch.float64)
+        self._count = 0
+
+    def add(self, step: int, theta: Tensor) -> None:
+        if step >= self._first:
+            self._sum += theta
+            self._count += 1
+
+    def finish(self, theta: Tensor) -> None:
+        if self._count:
+            theta.copy_((self._sum / self._count).to(theta.dtype))
+
+
+def _check_statistic(plan: TrainingPlan, statistic: BatchStatistic | None) -> None:
+    declared = plan.statistic
+    if not plan.private:
+        return
+    given = (
+        None if statistic is None else StatisticPlan(statistic.noise_multiplier, statistic.every)
+    )
+    if given != declared:
+        raise AccountingAssumptionError(
+            f"the statistic given ({given}) is not the one that the plan accounts for "
+            f"({declared}). Whatever is released from a batch must be in the plan."
+        )
+
+
+def _seeds(noise_random_state: int | None) -> list[int | None]:
+    """Return seeds of three streams that share nothing: batches, gradient, statistic."""
+    if noise_random_state is None:
+        return [None, None, None]
+    words = np.random.SeedSequence(noise_random_state).generate_state(3, np.uint64)
+    return [int(word) for word in words]
+
+
+def _choose_path(
+    grad_path: str, module: nn.Module, loss: RecordLoss
+) -> ClosedFormPath | FunctionalPath:
+    if grad_path not in ("auto", "closed_form", "functional"):
+        raise InvalidParameterError(
+            f"grad_path must be 'auto', 'closed_form' or 'functional', got {grad_path!r}."
+        )
+    if grad_path != "functional" and linear_stack(module) is not None:
+        return ClosedFormPath(module, loss)
+    if grad_path == "closed_form":
+        raise InvalidParameterError(
+            "grad_path='closed_form' needs a stack of nn.Linear with Tanh, ReLU, Sigmoid or "
+            "Identity between; use 'auto'."
+        )
+    return FunctionalPath(module, loss)
+
+
+def _flatten(module: nn.Module) -> Tensor:
+    """Move the trainable parameters into one flat tensor and make them views of it."""
+    params = [p for p in module.parameters() if p.requires_grad]
+    flat = torch.cat([p.detach().flatten() for p in params])
+    at = 0
+    for p in params:
+        p.data = flat[at : at + p.numel()].view_as(p)
+        at += p.numel()
+    return flat
+
+
+def prepare_module(module: nn.Module, n_features: int, loss: RecordLoss) -> None:
+    """Refuse a module that private training cannot bound."""
+    if linear_stack(module) is None:
+        check_per_record_module(module, n_features, loss.n_outputs)

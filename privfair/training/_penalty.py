@@ -1,0 +1,112 @@
+"""From a fairness penalty to the engine's one hook."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from privfair.core.exceptions import (
+    InvalidParameterError,
+    MissingSensitiveFeatureError,
+    SensitiveFeatureError,
+)
+from privfair.core.frames import as_table, missing_mask
+from privfair.core.penalty import BoundedPenalty, Penalty, check_dp_compatible
+from privfair.training._engine import BatchStatistic, BatchView
+from privfair.training._losses import RecordLoss
+
+__all__ = ["check_penalty", "encode_sensitive", "penalty_statistic"]
+
+
+def check_penalty(penalty: Any, *, private: bool) -> None:
+    """Refuse what is no penalty, and under privacy what has no bounded per-record form."""
+    if private:
+        check_dp_compatible(penalty)
+    elif not isinstance(penalty, Penalty):
+        raise InvalidParameterError(
+            "fairness_penalty must implement privfair.core.Penalty or BoundedPenalty, got "
+            f"{type(penalty).__name__}."
+        )
+
+
+def encode_sensitive(values: Any) -> tuple[NDArray[np.float32], list[str]]:
+    """Return sensitive features as numbers, and the names of those that were labels.
+
+    Numeric columns stay as they are; a column of labels becomes the position of each label in
+    the sorted list of labels.
+
+    Raises
+    ------
+    MissingSensitiveFeatureError
+        If a value is missing.
+    """
+    table = as_table(values, name="sensitive_features", prefix="s")
+    columns, labelled = [], []
+    for name in table.columns:
+        column = table.column(name)
+        if missing_mask(column).any():
+            raise MissingSensitiveFeatureError(
+                f"sensitive feature {name!r} has missing values. Give them a label of their own, "
+                "such as 'missing', or drop those rows."
+            )
+        if column.dtype.kind in "fiu":
+            if not np.isfinite(column).all():
+                raise SensitiveFeatureError(f"sensitive feature {name!r} has infinite values.")
+            columns.append(column.astype(np.float32))
+        else:
+            _, codes = np.unique(column.astype(str), return_inverse=True)
+            columns.append(codes.astype(np.float32))
+            labelled.append(name)
+    return np.stack(columns, axis=1), labelled
+
+
+def penalty_statistic(
+    penalty: Any, loss: RecordLoss, noise_multiplier: float | None, batch: int
+) -> BatchStatistic:
+    """Return the hook through which a penalty acts on a run.
+
+    Parameters
+    ----------
+    penalty : BoundedPenalty or Penalty
+        Copied: ``absorb`` changes it. A batch-level penalty is accepted without privacy only.
+    loss : RecordLoss
+        Must have a score.
+    noise_multiplier : float or None
+        None for a run without privacy.
+    batch : int
+        The public batch constant.
+    """
+    if getattr(loss, "n_outputs", 1) != 1:
+        raise InvalidParameterError(
+            "fairness_penalty needs a single score per record; with more than two classes there "
+            "is none. Train one classifier per class, or leave the penalty out."
+        )
+    own = copy.deepcopy(penalty)
+    strength = float(getattr(own, "strength", 1.0))
+    if isinstance(own, BoundedPenalty) and own.decomposable:
+        return BatchStatistic(
+            features=lambda view: own.features(view.scores, view.sensitive, y=view.y),
+            bound=float(own.feature_bound),
+            noise_multiplier=noise_multiplier or float("inf"),
+            n_features=int(own.n_features),
+            absorb=own.absorb,
+            score_weights=lambda scores, s, y: strength * own.weights(scores, s, y=y),
+        )
+
+    def slope(scores: Tensor, sensitive: Tensor | None, y: Tensor) -> Tensor:
+        """Return the derivative of the batch's penalty at each score, in units of 1 / batch."""
+        with torch.enable_grad():
+            at = scores.detach().requires_grad_(True)
+            value = own(at, sensitive, y=y)
+            (derivative,) = torch.autograd.grad(value, at)
+        return strength * batch * derivative
+
+    def nothing(view: BatchView) -> Tensor:
+        return torch.zeros((len(view.y), 1))
+
+    return BatchStatistic(nothing, 1.0, float("inf"), score_weights=slope)
