@@ -174,6 +174,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/fairness/metrics/_resample.py": "bootstrap and permutation seeds and draws",
     "privfair/core/statistics/_permutation.py": "the null of a raw metric, from random_state",
     "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",
+    "privfair/testing/_metric.py": "made-up decisions with which a metric is tried",
     "privfair/testing/_penalty.py": "made-up scores with which a penalty's bound is attacked",
     "privfair/datasets/_lookalike.py": "synthetic rows from published rates; no data behind them",
     "privfair/training/_base.py": "the seed of a run without privacy, taken from random_state",
