@@ -177,6 +177,8 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/testing/_metric.py": "made-up decisions with which a metric is tried",
     "privfair/testing/_penalty.py": "made-up scores with which a penalty's bound is attacked",
     "privfair/datasets/_lookalike.py": "synthetic rows from published rates; no data behind them",
+    "privfair/synthesis/_coding.py": "numbers inside a public bin, after the release",
+    "privfair/synthesis/_one_way.py": "rows drawn from counts already released",
     "privfair/training/_base.py": "the seed of a run without privacy, taken from random_state",
     "privfair/training/_models.py": "initial weights of hidden layers",
 }

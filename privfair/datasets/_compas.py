@@ -75,8 +75,7 @@ def _parse(data: bytes, label: str) -> pd.DataFrame:
     from privfair.datasets._bunch import read_table
 
     # "N/A" is a score text of its own and must not become a missing value.
-    texts = dict.fromkeys(("score_text", "v_score_text"), str)
-    frame = read_table(data, label, None, low_memory=False, converters=texts)
+    frame = read_table(data, label, None, low_memory=False, keep_default_na=False, na_values=[""])
     if not set(_NEEDED) <= set(frame.columns) or not set(IDENTIFIERS) <= set(frame.columns):
         raise DataError(
             f"{label} does not look like the registered file (columns absent). Delete it and "
