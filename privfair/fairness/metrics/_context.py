@@ -48,6 +48,8 @@ class Options:
         Denominators below these are flagged ``small_sample``.
     n_bins : int
         Equal-width score bins of calibration metrics.
+    noise_random_state : int or None
+        For tests and benchmarks: makes the noise of ``privacy=`` repeatable and SEEDED.
     """
 
     confidence: float = 0.95
@@ -60,6 +62,7 @@ class Options:
     min_pos: int = 10
     min_neg: int = 10
     n_bins: int = 10
+    noise_random_state: int | None = None
 
     def __post_init__(self) -> None:
         check.confidence(confidence=self.confidence)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core.statistics import Interval, wilson_interval
+from privfair.core.statistics import Interval, normal_critical, wilson_interval
 from privfair.fairness.metrics._resample import rate as ratio_of
 from privfair.fairness.metrics._resample import sum_cells
-from privfair.fairness.metrics._table import Cells, GroupTable
+from privfair.fairness.metrics._table import CellNoise, Cells, GroupTable
 
 __all__ = ["RATES", "Rate", "RateCounts", "Thresholds", "worst_status"]
 
@@ -88,11 +89,13 @@ class RateCounts:
     value : ndarray of shape (n_groups,)
         NaN where the denominator is empty.
     k, n : ndarray of float
-        Numerator and denominator; effective ones for weighted tables.
-    rows : ndarray of int
-        Rows in the denominator.
+        Numerator and denominator; effective ones for weighted and for noisy tables.
+    hits, rows : ndarray of int
+        Rows in the numerator and in the denominator.
     group_rows : ndarray of int
         Rows in the group.
+    noise : CellNoise or None
+        Noise in each cell of a released table.
     """
 
     rate: Rate
@@ -102,13 +105,17 @@ class RateCounts:
     hits: NDArray[np.int64]
     rows: NDArray[np.int64]
     group_rows: NDArray[np.int64]
+    noise: CellNoise | None = None
 
     @classmethod
     def of(cls, table: GroupTable, rate: Rate) -> RateCounts:
+        """Read a rate's counts from a table."""
         counts = np.moveaxis(table.counts, 0, -1)
         hits = sum_cells(counts, rate.numerator).astype(np.int64)
         rows = sum_cells(counts, rate.denominator).astype(np.int64)
         group_rows = table.counts.sum(axis=(1, 2))
+        if table.noise is not None:
+            return cls._noisy(rate, hits, rows, group_rows, table.noise)
         if not table.weighted:
             k, n = hits.astype(float), rows.astype(float)
             return cls(rate, ratio_of(k, n), k, n, hits, rows, group_rows)
@@ -118,9 +125,50 @@ class RateCounts:
         n = _effective_size(value, weight, rate, squares)
         return cls(rate, value, np.nan_to_num(value) * n, n, hits, rows, group_rows)
 
+    @classmethod
+    def _noisy(
+        cls,
+        rate: Rate,
+        hits: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        group_rows: NDArray[np.int64],
+        noise: CellNoise,
+    ) -> RateCounts:
+        """Return the rate of a released table; undefined where noise may be all there is."""
+        spread = noise.variance * len(rate.denominator)
+        value = np.full(rows.shape, np.nan)
+        np.divide(hits, rows, out=value, where=rows > 3 * math.sqrt(spread))
+        value = np.clip(value, 0.0, 1.0)
+        made = cls(rate, value, value, value, hits, rows, group_rows, noise)
+        k, n = made.effective(normal_critical(0.95))
+        return cls(rate, value, k, n, hits, rows, group_rows, noise)
+
+    def effective(self, critical: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return numerator and denominator whose Wilson interval covers all the variation.
+
+        For a released table, the size of the noiseless sample with the same variance of the
+        rate, A/N: p(1 - p)/N from sampling plus ((1 - p)^2 m_A + p^2 m_R) v / N^2 from noise in
+        the m_A cells of the numerator and the m_R others. p is shrunk by two rows on each side,
+        so that a rate of 0 or 1 keeps its noise. v matches the quantile of the Laplace law at
+        this critical value, which is further out than that of a normal law of equal variance.
+        """
+        if self.noise is None:
+            return self.k, self.n
+        covered = ~np.isnan(self.value)
+        size = np.where(covered, self.rows, 1.0)
+        p = (np.clip(self.hits, 0, np.maximum(self.rows, 0)) + 2.0) / (size + 4.0)
+        p = np.clip(p, 1e-9, 1 - 1e-9)
+        inside = len(self.rate.numerator)
+        outside = len(self.rate.denominator) - inside
+        shape = (1 - p) ** 2 * inside + p**2 * outside
+        total = p * (1 - p) / size + shape * self.noise.spread(critical) / size**2
+        n = np.where(covered, p * (1 - p) / total, 0.0)
+        return np.nan_to_num(self.value) * n, n
+
     def interval(self, confidence: float, critical: float | None = None) -> Interval:
         """Return Wilson intervals, one per group."""
-        found = wilson_interval(self.k, self.n, confidence=confidence, critical=critical)
+        k, n = self.effective(normal_critical(confidence) if critical is None else critical)
+        found = wilson_interval(k, n, confidence=confidence, critical=critical)
         return Interval(  # the value itself, not k/n, which rounds differently
             self.value, found.low, found.high, confidence, found.method, found.reason
         )
@@ -132,14 +180,16 @@ class RateCounts:
         reason: list[str] = []
         for hits, rows, size in zip(self.hits, self.rows, self.group_rows, strict=True):
             state, why = "ok", ""
-            if rows == 0 or (size and self.n[len(status)] == 0):
+            if self.n[len(status)] == 0:
                 state = "not_estimable"
                 why = "no rows" if size == 0 else f"no {self.rate.denominator_name} (0/0)"
+                if self.noise is not None:
+                    why = f"{self.rate.denominator_name} not told apart from noise"
             elif rows < need:
                 state, why = "small_sample", f"{rows} {self.rate.denominator_name} < {need}"
             elif size < limits.min_count:
                 state, why = "small_sample", f"{size} rows < {limits.min_count}"
-            elif hits in (0, rows):
+            elif self.noise is None and hits in (0, rows):
                 state, why = "boundary", f"{hits} of {rows} {self.rate.denominator_name}"
             status.append(state)
             reason.append(why)

@@ -185,10 +185,12 @@ class Disparity(ContextMetric):
         return [self._interval(c, level) for c in counts]
 
     def _interval(self, counts: RateCounts, level: float) -> GapInterval:
+        covered = int((counts.n > 0).sum())
+        k, n = counts.effective(tukey_critical(max(covered, 2), level))
         if self.kind == "ratio":
-            return ratio_gap_interval(counts.k, counts.n, confidence=level)
+            return ratio_gap_interval(k, n, confidence=level)
         if self.kind == "difference":
-            return gap_interval(counts.k, counts.n, confidence=level)
+            return gap_interval(k, n, confidence=level)
         some = np.flatnonzero(~np.isnan(odds(counts.value)))
         if some.size < 2:
             text = "fewer than two groups have a defined rate"
@@ -307,6 +309,8 @@ class Disparity(ContextMetric):
         }[self.kind]
         joint = ", sidak over two rates" if len(self.rates) > 1 else ""
         weighted = ", effective sample sizes" if context.table.weighted else ""
+        if context.table.noise is not None:
+            weighted = ", effective sample sizes that include the privacy noise"
         return base + joint + weighted
 
 

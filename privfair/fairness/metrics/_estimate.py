@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from privfair.core.estimate import Estimate
-from privfair.core.exceptions import InvalidTypeError, UnsupportedEventError
+from privfair.core.exceptions import InvalidTypeError
 from privfair.core.metric import Metric
 from privfair.fairness.metrics._base import ContextMetric
 from privfair.fairness.metrics._context import Context, Options
 from privfair.fairness.metrics._inputs import DEFAULT_POS_LABEL, check_rows
+from privfair.fairness.metrics._private import private_context, refuse
 from privfair.fairness.metrics._scores import CalibrationGap, ScoreMetric
 
 __all__ = ["estimate_all"]
@@ -116,7 +117,12 @@ def estimate_all(
         "sample_weight": sample_weight,
     }
     if privacy is not None:
-        raise UnsupportedEventError("metrics under privacy= are not available yet.")
+        for metric in chosen:
+            if not isinstance(metric, ContextMetric) or metric.from_scores:
+                refuse(metric.name)
+        check_rows(**data)
+        context = private_context(data, pos_label, settings, privacy, ledger)
+        return [cast(ContextMetric, metric).checked(context) for metric in chosen]
     check_rows(**data)
     context = Context(**data, pos_label=pos_label, options=settings)
     context.score_kinds = [

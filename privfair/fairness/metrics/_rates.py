@@ -76,7 +76,7 @@ class RateMetric(ContextMetric):
             "numerator": int(counts.hits[0]),
             "denominator": int(counts.rows[0]),
         }
-        if context.table.weighted:
+        if context.table.weighted or context.table.noise is not None:
             details["effective_n"] = float(counts.n[0])
         details |= excluded_details(context)
         return Estimate(
@@ -85,7 +85,7 @@ class RateMetric(ContextMetric):
             float(interval.low[0]),
             float(interval.high[0]),
             confidence=options.confidence,
-            n=int(counts.rows[0]),
+            n=max(int(counts.rows[0]), 0),
             status=status[0],
             reason=reason[0],
             by_group=context.frame(self.rate) if context.grouped else None,

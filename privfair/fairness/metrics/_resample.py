@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any
 
@@ -76,7 +77,11 @@ class TableResamples:
     def _draw(self) -> Floats:
         table, rng = self.table, self._streams.get("bootstrap")
         shape = (self.n_resamples, table.n_groups, 2, 2)
-        if table.rows is None:
+        if table.noise is not None:  # parametric: sampling of the released table, fresh noise
+            counts = np.maximum(table.counts, 0)
+            drawn = multinomial_resamples(counts, self.n_resamples, rng).astype(float)
+            drawn += self._noise(shape, rng)
+        elif table.rows is None:
             drawn = multinomial_resamples(table.counts, self.n_resamples, rng).astype(float)
         else:
             rows = table.rows
@@ -88,21 +93,40 @@ class TableResamples:
             drawn = flat.reshape(shape)
         return np.ascontiguousarray(np.moveaxis(drawn, (2, 3), (0, 1)))
 
+    def _noise(self, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+        """Return simulated noise of the released table; never added to data."""
+        assert self.table.noise is not None
+        p = -math.expm1(-1.0 / self.table.noise.scale)
+        draws = rng.geometric(p, shape) - rng.geometric(p, shape)
+        if not self.table.has_labels:
+            draws[:, :, 1, :] = 0
+        return np.asarray(draws, dtype=float)
+
     def rates(self, numerator: Cells, denominator: Cells) -> Floats:
         """Return bootstrap replicates of a rate, shape (n_resamples, n_groups)."""
         cells = self.cells
-        return rate(sum_cells(cells, numerator), sum_cells(cells, denominator))
+        return self._rate(sum_cells(cells, numerator), sum_cells(cells, denominator), denominator)
+
+    def _rate(self, k: Floats, n: Floats, denominator: Cells) -> Floats:
+        """Return k / n by the rule of the table: clipped and censored where it is noisy."""
+        noise = self.table.noise
+        if noise is None:
+            return rate(k, n)
+        least = 3 * math.sqrt(noise.variance * len(denominator))
+        return np.clip(np.where(n > least, rate(k, n), np.nan), 0.0, 1.0)
 
     def null_rates(self, numerator: Cells, denominator: Cells) -> Floats:
         """Return the rate with its numerator permuted among the rows of its denominator."""
         k, n = self._null(numerator, denominator)
-        return rate(k, n)
+        return self._rate(k, n, denominator)
 
     def _null(self, numerator: Cells, denominator: Cells) -> tuple[Floats, Floats]:
         key = (numerator, denominator)
         if key not in self._nulls:
             rng = self._streams.get(f"null {key}")
-            if self.table.rows is None:
+            if self.table.noise is not None:
+                self._nulls[key] = self._null_noisy(numerator, denominator, rng)
+            elif self.table.rows is None:
                 self._nulls[key] = self._null_counts(numerator, denominator, rng)
             else:
                 self._nulls[key] = self._null_weighted(numerator, denominator, rng)
@@ -116,6 +140,19 @@ class TableResamples:
         marked = int(sum_cells(cells, numerator).sum())
         k = margin_permutations(n, marked, self.n_resamples, rng)
         return k.astype(float), n.astype(float)
+
+    def _null_noisy(
+        self, numerator: Cells, denominator: Cells, rng: np.random.Generator
+    ) -> tuple[Floats, Floats]:
+        """Draw released tables in which every group has the pooled rate."""
+        cells = np.moveaxis(np.maximum(self.table.counts, 0), 0, -1)
+        n = sum_cells(cells, denominator).astype(np.int64)
+        total = max(int(n.sum()), 1)
+        marked = min(int(sum_cells(cells, numerator).sum()), int(n.sum()))
+        k = rng.binomial(n, marked / total, size=(self.n_resamples, n.size)).astype(float)
+        noise = self._noise((self.n_resamples, n.size, 2, 2), rng)
+        noise = np.moveaxis(noise, (2, 3), (0, 1))
+        return k + sum_cells(noise, numerator), n + sum_cells(noise, denominator)
 
     def _null_weighted(
         self, numerator: Cells, denominator: Cells, rng: np.random.Generator

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from privfair.core.exceptions import InvalidParameterError, LabelError, LengthMismatchError
 from privfair.fairness.metrics._inputs import (
@@ -67,6 +69,38 @@ class Rows:
         return cls(cell[starts], weight[starts], np.add.reduceat(count, starts))
 
 
+@dataclass(frozen=True)
+class CellNoise:
+    """Discrete Laplace noise that was added to every cell of a released table.
+
+    Attributes
+    ----------
+    scale : float
+        Mass proportional to ``exp(-|x| / scale)``.
+    copies : int
+        Independent draws in each cell: 1, or the number of groups that were added up.
+    """
+
+    scale: float
+    copies: int = 1
+
+    @property
+    def variance(self) -> float:
+        """Variance of the noise in one cell."""
+        q = math.exp(-1.0 / self.scale)
+        return self.copies * 2 * q / (1 - q) ** 2
+
+    def spread(self, critical: float) -> float:
+        """Return the variance that a normal law needs for the tails of this one.
+
+        One Laplace draw exceeds ``scale * log(1 / alpha)`` with probability alpha; sums of
+        several are closer to normal, so that the value is conservative for them.
+        """
+        alpha = 2 * float(ndtr(-critical))
+        tail = self.scale * math.log(1 / max(alpha, 1e-300)) / critical
+        return max(self.variance, self.copies * tail**2)
+
+
 @dataclass(frozen=True, eq=False)
 class GroupTable:
     """Counts of group x label x decision, made once and read by every metric.
@@ -92,12 +126,17 @@ class GroupTable:
         Reasons and numbers of rows that belong to none of the groups.
     rows : Rows or None
         Distinct weighted rows; None without weights.
+    noise : CellNoise or None
+        Noise of a table that was released under differential privacy; its counts may then be
+        negative.
+    public_n : int or None
+        Number of rows, where it is public knowledge.
 
     Notes
     -----
     Building takes one pass, O(rows). Tables of disjoint rows are merged by ``+``, so that
-    chunks, partitions and federated parties give the same table as all rows together. The table
-    holds exact counts: it is not differentially private.
+    chunks, partitions and federated parties give the same table as all rows together. A table
+    without ``noise`` holds exact counts and is not differentially private.
 
     Examples
     --------
@@ -117,6 +156,8 @@ class GroupTable:
     correctness_only: bool = False
     excluded: tuple[tuple[str, int], ...] = ()
     rows: Rows | None = field(default=None, repr=False)
+    noise: CellNoise | None = None
+    public_n: int | None = None
 
     # --- construction -----------------------------------------------------------------------
 
@@ -278,8 +319,8 @@ class GroupTable:
 
     @property
     def n(self) -> int:
-        """Number of rows in the table."""
-        return int(self.counts.sum())
+        """Number of rows in the table, or the public number of rows of a released one."""
+        return int(self.counts.sum()) if self.public_n is None else self.public_n
 
     @property
     def n_groups(self) -> int:
@@ -311,6 +352,8 @@ class GroupTable:
             self.correctness_only,
             self.excluded,
             rows,
+            None if self.noise is None else CellNoise(self.noise.scale, self.n_groups),
+            self.public_n,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -333,6 +376,7 @@ class GroupTable:
             "excluded": [{"reason": reason, "n": n} for reason, n in self.excluded],
             "weighted": self.weighted,
             "has_labels": self.has_labels,
+            "noise_scale": None if self.noise is None else self.noise.scale,
         }
 
     def _repr_html_(self) -> str:
@@ -347,6 +391,11 @@ class GroupTable:
         """
         if not isinstance(other, GroupTable):
             raise InvalidParameterError("only a GroupTable can be merged into a GroupTable.")
+        if self.noise is not None or other.noise is not None:
+            raise InvalidParameterError(
+                "tables with noise are not merged: each release has its own guarantee. Merge the "
+                "exact tables and release once."
+            )
         for name in ("features", "has_labels", "correctness_only", "weighted"):
             if getattr(self, name) != getattr(other, name):
                 raise InvalidParameterError(
