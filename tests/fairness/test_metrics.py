@@ -325,7 +325,7 @@ def test_overall_rates_are_weighted_means_of_groups(data):
         assert e.value == pytest.approx(mean, abs=1e-12)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(cells, st.sampled_from([(0.8, 0.95), (0.95, 0.99)]))
 def test_intervals_hold_the_value_lie_in_range_and_nest(counts, levels):
     table = of_cells(counts)
