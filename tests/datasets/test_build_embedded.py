@@ -291,6 +291,21 @@ def test_utility_table(
         assert card.count(utility.START) == card.count(utility.END) == 1
 
 
+def test_an_installation_without_the_editions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Real files absent, embedded files absent: a clear error, never other data."""
+    from privfair.core.exceptions import DataNotAvailableError
+    from privfair.datasets import fetch_adult, fetch_compas
+
+    monkeypatch.setattr(_embedded, "files", lambda package: tmp_path)
+    _embedded._verified_csv.cache_clear()
+    assert not _embedded.has_embedded("adult")
+    for fetch in (fetch_adult, fetch_compas):
+        with pytest.raises(DataNotAvailableError, match="no embedded file"):
+            fetch(data_home=tmp_path, fallback="embedded")
+
+
 @pytest.mark.parametrize("name", ["adult", "compas"])
 def test_shipped_edition_is_whole(name: str) -> None:
     """The files of this installation, if the release was made."""

@@ -102,6 +102,18 @@ def test_callers_do_not_share_data() -> None:
     assert two.sensitive.iloc[0, 0] == "male"
 
 
+def test_a_bunch_shows_no_row() -> None:
+    """Whatever its tables hold, no display of a Bunch does."""
+    compas = make_compas_like(20, random_state=0)
+    compas.identifiers = pd.DataFrame({"name": ["Somebody Secret"] * 20})
+    compas.data["race"] = "Secret Group"
+    for text in (repr(compas), str(compas), f"{compas}", compas._repr_html_(), compas.DESCR):
+        assert "Secret" not in text
+        assert len(text) < 3_000
+    compas.name = "<script>alert(1)</script>"
+    assert "<script>" not in compas._repr_html_()
+
+
 # -- people -------------------------------------------------------------------------------
 def _identifying(real: Path) -> set[str]:
     frame = pd.read_csv(
