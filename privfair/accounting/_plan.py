@@ -99,6 +99,8 @@ class Plan:
     @property
     def revealed(self) -> float:
         """Probability of total failure, summed over the (eps, delta) events."""
+        if sum(self.approx.values()) == 1:  # exactly the delta that was stated
+            return next(delta for (_, delta), n in self.approx.items() if n)
         stays = sum(n * math.log1p(-d) for (_, d), n in self.approx.items())
         return -math.expm1(stays)
 
@@ -308,7 +310,10 @@ def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
     if isinstance(inner, ev.NonPrivate):
         plan.refuse("non_private")
         return
-    if isinstance(inner, ev.Laplace) and plan.relation != "replace_one" and inner.b > 0:
+    if isinstance(inner, ev.Laplace) and inner.b == 0:
+        plan.refuse("no_noise")
+        return
+    if isinstance(inner, ev.Laplace) and plan.relation != "replace_one":
         plan.laplace[q, inner.b] += count
         _note_sampling(plan)
         return

@@ -66,6 +66,7 @@ class AccountedProfile:
         self.plan = _plan.read(self.events, neighboring)
         self._numeric: dict[tuple[float, bool], _numeric.Numeric | None] = {}
         self._lines: tuple[Any, Any] | None = None
+        self._numeric_epsilon = math.inf
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.events, self.neighboring, self._choice)
@@ -90,6 +91,7 @@ class AccountedProfile:
             return {"basic": (math.inf, None)}
         names = ACCOUNTANTS if self._choice == "best" else (self._choice,)
         found: dict[str, tuple[float, float | None]] = {}
+        self._numeric_epsilon = math.inf
         for name in names:
             try:
                 found[name] = getattr(self, f"_by_{name}")(delta)
@@ -136,9 +138,9 @@ class AccountedProfile:
         left = delta - self.plan.revealed
         if left <= 0:
             return math.inf, None
-        # The exact fractional orders need a heavier import; they matter only when no numeric
+        # The fractional orders need a heavier import; they matter only when no numeric
         # bound is there to win.
-        exact = self._choice == "rdp" or delta < _numeric.MIN_DELTA
+        exact = self._choice == "rdp" or math.isinf(self._numeric_epsilon)
         return _rdp.epsilon(self.plan, delta, exact=exact)
 
     def _by_pld(self, delta: float) -> tuple[float, None]:
@@ -160,7 +162,8 @@ class AccountedProfile:
                 "accountant 'pld' would need more memory than is sensible for losses of this "
                 "size. Use 'rdp'."
             )
-        return min(found), None
+        self._numeric_epsilon = min(found)
+        return self._numeric_epsilon, None
 
     def _variants(self) -> tuple[bool, ...]:
         return (False, True) if self.plan.ranged else (False,)

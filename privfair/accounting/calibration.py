@@ -156,9 +156,7 @@ class _Search:
         while self.renyi(math.exp(high)) > self.epsilon:
             low, high = high, high + 0.7
             if high > 40:
-                raise ConvergenceError(
-                    "no noise multiplier below 1e17 meets this budget. Raise epsilon or delta."
-                )
+                return self._guess_without_extras()
         while self.renyi(math.exp(low)) <= self.epsilon:
             low, high = low - 0.7, low
             if low < -9:
@@ -171,14 +169,27 @@ class _Search:
                 high = middle
         return math.exp(high)
 
+    def _guess_without_extras(self) -> float:
+        """Renyi bounds of the extras alone may pass the target where their numeric curve fits."""
+        left = self.epsilon - AccountedProfile(self.extras, self.neighboring).epsilon(self.delta)
+        if not self.extras or left <= 1e-4 * self.epsilon:
+            raise InvalidBudgetError(
+                "no sensible amount of noise meets this budget: the extra events leave "
+                f"epsilon = {max(left, 0.0):.3g} of {self.epsilon:g}. Raise epsilon or delta."
+            )
+        plain = _Search(left, self.delta, self.q, self.count, (), self.neighboring)
+        return plain._renyi_root()
+
     def _numeric_root(self, start: float) -> float:
         found = _numeric.refined(self.plan(start), self.delta)
         if found is None:
             return start
         self.step = found.step or _numeric.COARSEST
         high, low = math.log(start), math.log(0.85 * start)
+        stride = math.log(1.05)
         while self.gap(high) > 0:
-            low, high = high, high + math.log(1.05)
+            low, high = high, high + stride
+            stride *= 1.2
         value = self.gap(low) if low < high else 0.0
         while value <= 0:
             low, high = low + math.log(0.9), low
@@ -190,6 +201,11 @@ class _Search:
     def _safe(self, sigma: float) -> float:
         """Raise until certified, then try to come back to 0.998 of the target from above."""
         value = self.certified(sigma)
+        if math.isinf(value):
+            raise ConvergenceError(
+                f"no finite epsilon could be certified at delta = {self.delta:g} under "
+                f"{self.neighboring}. Use a delta of at least {_numeric.MIN_DELTA:g}."
+            )
         while value > self.epsilon:
             # The overshoot in epsilon is at most about twice that in sigma.
             sigma *= max(_STEP_UP, min(1.05, 1 + 0.3 * (value / self.epsilon - 1)))
