@@ -216,7 +216,7 @@ class DPSum(_Aggregate):
     -----
     *Algorithm.* Linear in the number of rows. Rounding toward zero never lengthens a
     contribution, and integers add in any order and do not wrap, so that nothing has to be added
-    to the sensitivity. NaN and infinities go to a bound. *Privacy.* As :class:`DPCount`, with
+    to the sensitivity. NaN counts as ``low``. *Privacy.* As :class:`DPCount`, with
     the contribution in grid steps.
 
     References
@@ -280,7 +280,7 @@ class DPSum(_Aggregate):
         column = as_vector(value, name="value")
         if column.dtype.kind not in "biuf":
             raise InvalidTypeError(f"a sum needs numbers, got dtype {column.dtype}.")
-        clipped = np.fmax(np.fmin(column.astype(np.float64), self.high), self.low)
+        clipped = np.fmin(np.fmax(column.astype(np.float64), self.low), self.high)
         steps = np.trunc(clipped * (1.0 / self.granularity)).astype(np.int64)
         # Exact and saturating: halves of 32 bits cannot overflow for fewer than 2**31 rows.
         total = (int((steps >> 32).sum()) << 32) + int((steps & 0xFFFFFFFF).sum())

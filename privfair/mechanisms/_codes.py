@@ -64,7 +64,7 @@ def column_codes(
         return _category_codes(name, values, column)
     if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
         raise SchemaError(f"column {name!r} is declared Numeric and is not numeric.")
-    clean = np.fmax(np.fmin(values.astype(np.float64), column.high), column.low)
+    clean = np.fmin(np.fmax(values.astype(np.float64), column.low), column.high)
     return np.searchsorted(np.array(column.bins or ()), clean, side="right").astype(np.int64)
 
 

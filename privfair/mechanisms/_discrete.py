@@ -22,6 +22,7 @@ VALUE_LIMIT = 1 << 61
 """Values are clipped to this many grid steps; noise of at most 2**58 never wraps the sum."""
 
 _MAX_NOISE = Fraction(2**52)
+_MOST_ATOMS = 256
 
 
 def check_granularity(granularity: float) -> Fraction:
@@ -280,10 +281,19 @@ class DiscreteLaplaceMechanism(_GridMechanism):
         self.sensitivity = self._sensitive_steps * self.granularity
 
     def cost(self, count: int = 1) -> Event:
-        """Return ``DiscreteLaplace(a, sensitivity)`` in grid steps, ``count`` times."""
-        from privfair.accounting.events import DiscreteLaplace, SelfComposed
+        """Return ``DiscreteLaplace(a, sensitivity)`` in grid steps, ``count`` times.
 
-        event: Event = DiscreteLaplace(above(1 / self._noise), self._sensitive_steps)
+        Sensitivities of more than 256 steps are priced as ``PureDP``: the loss has an atom for
+        every step, more than accountants handle in reasonable time, and the bound is nearly
+        the same.
+        """
+        from privfair.accounting.events import DiscreteLaplace, PureDP, SelfComposed
+
+        event: Event
+        if self._sensitive_steps <= _MOST_ATOMS:
+            event = DiscreteLaplace(above(1 / self._noise), self._sensitive_steps)
+        else:
+            event = PureDP(above(self._sensitive_steps / self._noise))
         return event if count == 1 else SelfComposed(event, check.non_negative_int(count=count))
 
     def _integers(self) -> NDArray[np.int64]:

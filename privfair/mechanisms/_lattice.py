@@ -39,6 +39,7 @@ _CUT = 36.0  # energy at the end of the table: exp(-36) = 2e-16 of the mode
 _MARGIN = 2.0**-40  # relative; the float evaluation of rho is good to 2**-44
 _CHUNK = 1 << 14  # draws per pass, so that the working set stays in the cache
 _REMAINDER = -(1 << 62)
+_TINY = 2.0**-10  # scales below it give every x >= 1 a weight below exp(-512), as they should
 
 
 def exp_bounds(num: int, den: int, bits: int) -> tuple[int, int]:
@@ -49,7 +50,7 @@ def exp_bounds(num: int, den: int, bits: int) -> tuple[int, int]:
     if whole > bits + 2:  # exp(-whole) < 2**-(bits + 2) since e > 2
         return 0, 1
     halvings = whole.bit_length() + 8
-    work = bits + halvings + 16
+    work = bits + 2 * halvings + 16
     y = (num << work) // (den << halvings)  # in [0, 2**-8), at most one unit too small
     term = total = 1 << work
     k = 0
@@ -57,9 +58,9 @@ def exp_bounds(num: int, den: int, bits: int) -> tuple[int, int]:
         k += 1
         term = (term * y >> work) // k
         total += -term if k % 2 else term
-    # Every step above is off by at most 2 units, and there are k + 1 of them; a squaring doubles
-    # the relative error and adds a unit. The values are at most `one`.
-    error = 2 * k + 4
+    # Each of the k terms is off by less than 3 units of the last place, y and the rest of the
+    # series by one each. Squaring a number of at most 1 doubles its error and adds 2 units.
+    error = 3 * k + 4
     for _ in range(halvings):
         total = total * total >> work
         error = 2 * error + 2
@@ -79,7 +80,7 @@ class GaussianLaw:
 
     def rho(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the weights in floating point, for building tables."""
-        return np.exp(-x * x / (2.0 * float(self.sigma2)))
+        return np.exp(-x * x / (2.0 * max(float(self.sigma2), _TINY)))
 
     def end(self) -> int:
         """Return a point with an energy of about ``_CUT``."""
@@ -102,7 +103,7 @@ class LaplaceLaw:
 
     def rho(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the weights in floating point, for building tables."""
-        return np.exp(-x / float(self.scale))
+        return np.exp(-x / max(float(self.scale), _TINY))
 
     def end(self) -> int:
         """Return a point with an energy of about ``_CUT``."""

@@ -134,7 +134,7 @@ class DPQuantile(Mechanism):
         column = as_vector(value, name="value")
         if column.dtype.kind not in "biuf":
             raise InvalidTypeError(f"a quantile needs numbers, got dtype {column.dtype}.")
-        return np.sort(np.fmax(np.fmin(column.astype(np.float64), self.high), self.low))
+        return np.sort(np.fmin(np.fmax(column.astype(np.float64), self.low), self.high))
 
     def _draw(self, prepared: NDArray[np.float64]) -> Any:
         source = BitSource(self._stream.uint64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -10,17 +11,90 @@ from numpy.typing import NDArray
 
 from privfair.core.events import Event
 from privfair.core.exceptions import SchemaError
-from privfair.core.frames import Table
+from privfair.core.frames import Table, missing_mask
 from privfair.core.schema import Categorical, Numeric, Schema
-from privfair.mechanisms import DPQuantile, DPSetDiscovery
+from privfair.mechanisms import DPHistogram, DPQuantile, DPSetDiscovery
 
 __all__ = ["SchemaDiscovery"]
 
 OTHER = "other"
-_TAIL = 0.1  # far enough from the ends to be found with a small share of a small budget
-_HALF_OCTAVES = np.exp2(np.arange(-20, 81) / 2.0)
-_GRID = np.concatenate([-_HALF_OCTAVES[::-1], [0.0], _HALF_OCTAVES])
-_LIMIT = float(_GRID[-1])
+_POWERS = np.exp2(np.arange(-10, 41, dtype=float))
+_EDGES = np.concatenate([-_POWERS[::-1], _POWERS])
+_FALSE_RANGE = 0.02  # probability that noise alone widens a range
+_TAIL = 0.05
+
+
+class _Bounds:
+    """Bounds of a numeric column that nothing is known about.
+
+    Half of the budget finds the range by a histogram over powers of two, whose noise alone
+    rarely passes the threshold; the other half finds two tail quantiles within that range. A
+    quantile over all of the numbers at once would not do: beyond the largest record every
+    candidate has the same quality.
+    """
+
+    def __init__(
+        self, epsilon: Fraction, neighboring: str, noise_random_state: int | None
+    ) -> None:
+        self._seed = noise_random_state
+        self._neighboring = neighboring
+        self._half = epsilon / 2
+        low, high = 2 * _EDGES[0], 2 * _EDGES[-1]
+        self._histogram = DPHistogram(
+            {"x": Numeric(low, high, bins=_EDGES.tolist())},
+            epsilon=self._half,
+            neighboring=neighboring,
+            noise_random_state=noise_random_state,
+        )
+        bins = len(_EDGES) + 1
+        self._threshold = self._histogram.noise_scale * math.log(bins / _FALSE_RANGE)
+
+    def _quantiles(self, low: float, high: float) -> DPQuantile:
+        seed = None if self._seed is None else self._seed + 1
+        return DPQuantile(
+            [_TAIL, 1.0 - _TAIL],
+            low,
+            high,
+            self._half,
+            neighboring=self._neighboring,
+            noise_random_state=seed,
+        )
+
+    def cost(self) -> tuple[Event, ...]:
+        """Return the two events."""
+        return self._histogram.cost(), self._quantiles(0.0, 1.0).cost()
+
+    def learn(self, values: NDArray[Any]) -> Numeric:
+        """Return the column; missing values contribute nothing."""
+        present = values[~missing_mask(values)]
+        counts = self._histogram.release({"x": present})
+        full = np.flatnonzero(counts > self._threshold)
+        edges = np.concatenate([[2 * _EDGES[0]], _EDGES, [2 * _EDGES[-1]]])
+        if not full.size:  # too few records for this budget
+            full = np.array([len(_POWERS)])
+        low, high = float(edges[full[0]]), float(edges[full[-1] + 1])
+        first, last = self._quantiles(low, high).release(present).tolist()
+        margin = (last - first) / 8.0 or (high - low) / 1024.0
+        return Numeric(max(low, first - margin), min(high, last + margin))
+
+
+class _Values:
+    """The frequent values of a categorical column."""
+
+    def __init__(
+        self, epsilon: Fraction, delta: float, neighboring: str, noise_random_state: int | None
+    ) -> None:
+        self._mechanism = DPSetDiscovery(
+            epsilon, delta, neighboring=neighboring, noise_random_state=noise_random_state
+        )
+
+    def cost(self) -> tuple[Event, ...]:
+        """Return the event."""
+        return (self._mechanism.cost(),)
+
+    def learn(self, values: NDArray[Any]) -> Categorical:
+        """Return the column; all that is not named is pooled."""
+        return Categorical(tuple(self._mechanism.release(values)), other=OTHER)
 
 
 class SchemaDiscovery:
@@ -53,42 +127,30 @@ class SchemaDiscovery:
         self.kinds = {name: _kind(name, table.column(name)) for name in table.columns}
         read = [name for name, kind in self.kinds.items() if kind != "boolean"]
         lists = [name for name in read if self.kinds[name] == "categorical"]
-        self.mechanisms: dict[str, DPQuantile | DPSetDiscovery] = {}
+        self._parts: dict[str, _Bounds | _Values] = {}
         for position, name in enumerate(read):
-            seed = None if noise_random_state is None else noise_random_state + position
+            seed = None if noise_random_state is None else noise_random_state + 2 * position
             share = Fraction(epsilon) / len(read)
             if self.kinds[name] == "numeric":
-                self.mechanisms[name] = DPQuantile(
-                    [_TAIL, 1.0 - _TAIL],
-                    -_LIMIT,
-                    _LIMIT,
-                    share,
-                    grid=_GRID.tolist(),
-                    neighboring=neighboring,
-                    noise_random_state=seed,
-                )
+                self._parts[name] = _Bounds(share, neighboring, seed)
             else:
                 part = float(Fraction(delta) / len(lists)) * (1.0 - 2.0**-50)
-                self.mechanisms[name] = DPSetDiscovery(
-                    share, part, neighboring=neighboring, noise_random_state=seed
-                )
+                self._parts[name] = _Values(share, part, neighboring, seed)
 
     def cost(self) -> tuple[Event, ...]:
-        """Return one event per column that is read."""
-        return tuple(mechanism.cost() for mechanism in self.mechanisms.values())
+        """Return what every column that is read costs."""
+        return tuple(event for part in self._parts.values() for event in part.cost())
 
     def learn(self, table: Table) -> Schema:
         """Return the schema; the cost must have been charged before."""
-        return Schema({name: self._column(name, table.column(name)) for name in table.columns})
-
-    def _column(self, name: str, values: NDArray[Any]) -> Numeric | Categorical:
-        mechanism = self.mechanisms.get(name)
-        if mechanism is None:
-            return Categorical((False, True))
-        released = mechanism.release(values)
-        if isinstance(mechanism, DPQuantile):
-            return _bounds(float(released[0]), float(released[1]))
-        return Categorical(tuple(released), other=OTHER)
+        return Schema(
+            {
+                name: self._parts[name].learn(table.column(name))
+                if name in self._parts
+                else Categorical((False, True))
+                for name in table.columns
+            }
+        )
 
 
 def _kind(name: str, values: NDArray[Any]) -> str:
@@ -103,12 +165,3 @@ def _kind(name: str, values: NDArray[Any]) -> str:
         f"column {name!r} has dtype {values.dtype}, which is neither a number nor a category. "
         "Convert it first."
     )
-
-
-def _bounds(low: float, high: float) -> Numeric:
-    """Return bounds around the private tail quantiles: post-processing."""
-    if low == high:
-        reach = max(1.0, abs(low))
-        return Numeric(low - reach, high + reach)
-    margin = (high - low) / 4.0
-    return Numeric(low - margin, high + margin)

@@ -98,11 +98,12 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
     *Complexity.* Linear in the size of the output, for learning n log n per column.
 
     *Privacy.* Unit: record. Relation: ``neighboring``. With a schema, encoding is a function of
-    one record and of public knowledge, and costs nothing. Without, one exponential mechanism per
-    bound and one thresholded noisy count per categorical column, each with an even share of the
-    budget; column names and dtypes are taken as public. ``transform`` is a function of the
-    record and of ``schema_``. Known limits: an error about undeclared or missing values reveals
-    that there is one.
+    one record and of public knowledge, and costs nothing. Without, each column has an even share
+    of the budget: a numeric one spends half on a noisy histogram over powers of two and half on
+    two quantiles within the range found, a categorical one all of it on thresholded noisy counts.
+    Column names and dtypes are taken as public. ``transform`` is a function of the record and of
+    ``schema_``. Known limits: an error about undeclared or missing values reveals that there is
+    one.
 
     References
     ----------
@@ -270,6 +271,8 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
     def _learn(self, table: Table, *, charge: bool) -> tuple[Schema, tuple[Event, ...]]:
         discovery = self._discovery(table)
         events = discovery.cost()
+        if self.missing == "error":
+            _refuse_missing(table)
         if not charge:
             return discovery.learn(table), events
         from privfair.accounting.events import Composed
@@ -419,6 +422,17 @@ def _as_frame(X: Any) -> Any:
     if isinstance(X, Mapping):
         return as_table(X).to_pandas()
     return X
+
+
+def _refuse_missing(table: Table) -> None:
+    """Raise for a missing number before anything is charged."""
+    for name in table.columns:
+        values = table.column(name)
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise SchemaError(
+                f"column {name!r} has missing or NaN values. Impute a public constant, or pass "
+                "missing='middle'."
+            )
 
 
 def _columns(table: Table, schema: Schema) -> list[str]:
