@@ -11,8 +11,11 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_build": ["audit", "available_sections", "dataset_info"],
         "_config": ["AuditConfig", "Predictions"],
+        "_conditions": ["Condition", "parse_condition"],
         "_context": ["AuditContext", "Crossing", "Section"],
+        "_diff": ["AuditDiff", "FindingChange", "diff"],
         "_html": ["to_html"],
+        "_inputs": ["positive_class"],
         "_json": ["from_json", "json_schema", "to_json"],
         "_model": [
             "AuditResult",
@@ -26,6 +29,6 @@ __getattr__, __dir__, __all__ = attach(
             "Table",
             "Value",
         ],
-        "_text": ["print_text", "to_text"],
+        "_text": ["print_diff", "print_text", "to_text"],
     },
 )

@@ -299,11 +299,11 @@ def _enter(
     ledger: Any, dataset: DatasetInfo, config: AuditConfig, voids: list[str]
 ) -> dict[str, Any]:
     """Write the raw report into the ledger of the audited rows, before anything is computed."""
-    from privfair.accounting import Ledger
+    from privfair.accounting import default_ledger
     from privfair.accounting.events import NonPrivate
 
     name = f"{dataset.name} {dataset.split}".strip() + " (audited rows)"
-    book = Ledger(dataset_id=name) if ledger is None else ledger
+    book = default_ledger(name) if ledger is None else ledger
     with book.spend(NonPrivate(), purpose="raw audit report") as entry:
         pass
     return {

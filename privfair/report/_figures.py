@@ -110,8 +110,8 @@ def _mark(k: int) -> dict[str, Any]:
 
 
 def _short(text: Any, limit: int = 24) -> str:
-    text = str(text)
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    out = str(text)
+    return out if len(out) <= limit else out[: limit - 1].rstrip() + "…"
 
 
 def _column(figure: Figure, key: str) -> list[Any]:

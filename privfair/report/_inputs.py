@@ -25,7 +25,15 @@ from privfair.core.frames import as_table, as_vector, missing_mask
 from privfair.report._clean import clean_label, clean_text, unique_labels
 from privfair.report._config import AuditConfig, Predictions
 
-__all__ = ["AuditedModel", "binary_labels", "read_groups", "read_models", "slug", "slugs"]
+__all__ = [
+    "AuditedModel",
+    "binary_labels",
+    "positive_class",
+    "read_groups",
+    "read_models",
+    "slug",
+    "slugs",
+]
 
 MAX_GROUPS = 60
 MAX_CODES = 12

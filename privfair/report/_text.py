@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from privfair.core._format import format_upper
@@ -16,11 +17,18 @@ from privfair.report._model import AuditResult, Finding, SectionResult, Table, V
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_text", "to_text"]
+    from privfair.report._diff import AuditDiff, FindingChange
+
+__all__ = ["print_diff", "print_text", "to_text"]
 
 _ASCII = str.maketrans(
     {"−": "-", "…": "...", "×": "x", "∞": "inf", "–": "-", "—": "-", "≥": ">=", "≤": "<=",
      "ε": "epsilon", "δ": "delta", "→": "->", "†": "*", "’": "'"}
+)  # fmt: skip
+# What the short form of a table leaves to the report.
+_SKIPPED = (
+    "base_rate", "false_negative_rate", "positive_predictive_value", "negative_predictive_value",
+    "accuracy", "null_expected",
 )  # fmt: skip
 _STYLES = {"critical": "bold red", "attention": "yellow", "note": "dim"}
 
@@ -74,7 +82,7 @@ class _Writer:
                 Text(self.clean(column.label)),
                 justify="left" if words else "right",
                 overflow="fold",
-                no_wrap=False,
+                no_wrap=column.kind in {"value", "count"},
             )
         for row in table.rows[:rows]:
             grid.add_row(*(Text(self._cell(table.columns[k].kind, row[k])) for k in kept))
@@ -107,7 +115,8 @@ class _Writer:
         if number:
             line.append(f"  {number}")
         self.console.print(line)
-        self.console.print(Text("   " + self.clean(finding.text), style="dim"))
+        for part in textwrap.wrap(self.clean(finding.text), max(self.console.width - 4, 20)):
+            self.console.print(Text("   " + part, style="dim"))
 
     def section(self, section: SectionResult) -> None:
         self.line()
@@ -135,7 +144,7 @@ def _brief(writer: _Writer, result: AuditResult) -> None:
         for table in section.tables:
             if "brief" in table.id.split("-"):
                 writer.line()
-                writer.table(table)
+                writer.table(table, skip=_SKIPPED)
 
 
 def print_text(
@@ -174,6 +183,48 @@ def print_text(
                 writer.section(section)
     else:
         _brief(writer, result)
+
+
+def print_diff(
+    diff: AuditDiff,
+    shown: tuple[FindingChange, ...],
+    console: Console,
+    *,
+    ascii_only: bool = False,
+) -> None:
+    """Write the difference of two audits to a rich console."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    writer = _Writer(console, ascii_only)
+    if diff.notice:
+        writer.line(diff.notice, "bold reverse")
+    for note in diff.notes:
+        writer.line(f"Note: {note}", "yellow")
+    if not diff.changed and not diff.added and not diff.removed:
+        writer.line(f"No finding differs ({diff.unchanged} compared).")
+        return
+    grid = RichTable(box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("Finding", "Old", "New", "Change", "Intervals"):
+        grid.add_column(name, justify="left" if name == "Finding" else "right", overflow="fold")
+    for change in shown:
+        upper = change.id.startswith("privacy.")
+        cells = (
+            change.id,
+            _value(change.old, ascii_only, upper=upper),
+            _value(change.new, ascii_only, upper=upper),
+            "" if change.delta is None else show.signed(change.delta),
+            "apart" if change.apart else "overlap",
+        )
+        grid.add_row(*(Text(writer.clean(cell)) for cell in cells))
+    console.print(grid)
+    if len(shown) < len(diff.changed):
+        writer.line(f"... and {len(diff.changed) - len(shown)} smaller changes (--all).", "dim")
+    writer.line(f"{diff.unchanged} findings are the same.")
+    for what, names in (("only in the new audit", diff.added), ("only in the old", diff.removed)):
+        if names:
+            writer.line(f"{what}: {', '.join(names)}")
 
 
 def _wants_ascii(stream: Any) -> bool:

@@ -73,7 +73,7 @@ def test_counts_are_those_of_the_rows(rows: dict[str, Any], result: AuditResult)
     assert result.counts["n_positive"] == int(rows["y"].sum())
     expected = rows["sensitive"]["race"].value_counts().to_dict()
     assert result.counts["groups"]["race"] == expected
-    table = result.section("groups").table("rates-race")
+    table = result.section("groups").table("rates-race-brief")
     sizes = {row[0]: row[2] for row in table.rows}
     assert sizes == expected | {"All rows": len(rows["y"])}
 
@@ -110,7 +110,7 @@ def test_small_groups_are_not_estimable_and_never_zero() -> None:
         for name in ("selection_rate", "true_positive_rate"):
             cell = row[keys.index(name)]
             assert cell.estimate is None and cell.status == "not_estimable" and cell.reason
-    rates = found.section("groups").table("rates-race")
+    rates = found.section("groups").table("rates-race-brief")
     tpr = next(r for r in rates.rows if r[0] == "tiny")[
         [c.key for c in rates.columns].index("true_positive_rate")
     ]

@@ -136,7 +136,7 @@ def _rates(ctx: AuditContext, crossing: Crossing) -> Table:
         rows.append((*head, ctx.n, *cells))
         marks.append("total" if j else "total")
     return Table(
-        f"rates-{ctx.crossing_id(crossing)}",
+        f"rates-{ctx.crossing_id(crossing)}-brief",
         f"Rates by {crossing.name}",
         tuple(columns),
         tuple(rows),
@@ -208,8 +208,8 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
     columns += [Column("model", "Model", "text")] if several else []
     columns += [
         Column("value", "Value", "value"),
-        Column("null_expected", "Expected without influence", "number"),
-        Column("null_q95", "95 % without influence below", "number"),
+        Column("null_expected", "By chance, mean", "number"),
+        Column("null_q95", "By chance, 95 %", "number"),
         Column("p", "p, Holm", "number"),
         Column("between", "Between", "text"),
     ]
@@ -280,7 +280,7 @@ def _forest_figure(ctx: AuditContext) -> Figure:
                 Column("metric", "Measure"),
                 Column("series", "Model"),
                 Column("value", "Value", "value"),
-                Column("null_q95", "95 % without influence below", "number"),
+                Column("null_q95", "By chance, 95 %", "number"),
             ),
             tuple(rows),
         ),

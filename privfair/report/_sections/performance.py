@@ -76,13 +76,14 @@ def build(ctx: AuditContext) -> SectionResult:
 def _overall(ctx: AuditContext, found: dict[str, dict[str, Estimate]]) -> Table:
     names = [n for n in METRICS if any(n in e for e in found.values())]
     rows = [
-        (m.name, *(Value.of(found[m.id][n]) if n in found[m.id] else None for n in names))
-        for m in ctx.models
+        (LABELS[n], *(Value.of(found[m.id][n]) if n in found[m.id] else None for m in ctx.models))
+        for n in names
     ]
+    columns = (Column(m.id, m.name, "value") for m in ctx.models)
     return Table(
         "performance-brief",
         f"Performance on {ctx.n:,} rows",
-        (Column("model", "Model", "label"), *(Column(n, LABELS[n], "value") for n in names)),
+        (Column("measure", "Measure", "label"), *columns),
         tuple(rows),
     )
 
