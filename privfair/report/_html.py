@@ -131,6 +131,32 @@ def _legends(table: Table, t: Catalogue) -> list[str]:
     return lines
 
 
+def _shown_columns(table: Table) -> list[int]:
+    """Return the columns that hold anything; a single unnamed series needs none."""
+    return [
+        k for k in range(len(table.columns))
+        if not table.rows or any(row[k] not in (None, "") for row in table.rows)
+    ]  # fmt: skip
+
+
+def _spans(table: Table) -> list[int]:
+    """Return how many rows each first label stands for, 0 where one above goes on.
+
+    Only for tables with marked rows, which come in groups and are not sorted by readers.
+    """
+    if not table.marks or not table.columns or table.columns[0].kind != "label":
+        return []
+    labels = [row[0] for row in table.rows]
+    spans = [0] * len(labels)
+    start = 0
+    for k, label in enumerate(labels):
+        if k and label == labels[k - 1]:
+            spans[start] += 1
+        else:
+            start, spans[k] = k, 1
+    return spans
+
+
 def _linked(text: str) -> Any:
     """Return a reference with its addresses as links; everything else is escaped."""
     from markupsafe import Markup, escape
@@ -205,6 +231,8 @@ def to_html(result: AuditResult, *, embed_data: bool = True) -> str:
         show=_show,
         glyph=_GLYPHS.__getitem__,
         headline=lambda f: _headline(f, t),
+        shown_columns=_shown_columns,
+        spans_of=_spans,
         strip_of=_strip,
         legends=lambda table: _legends(table, t),
         linked=_linked,

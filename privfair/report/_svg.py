@@ -45,6 +45,8 @@ def _variables() -> dict[str, str]:
 
 
 _VARIABLES = _variables()
+_LONG = re.compile(r"-?\d+\.\d{3,}(?!\d*e)")
+_GEOMETRY = ("d", "x", "y", "x1", "y1", "x2", "y2", "width", "height", "transform", "points")
 _FONT = re.compile(r"font:\s*((?:\w+\s+)*?)(\d+(?:\.\d+)?)px[^;]*")
 
 
@@ -59,6 +61,11 @@ def _style(style: str) -> str:
     for code, variable in _VARIABLES.items():
         style = style.replace(code, variable)
     return re.sub(r";\s+", ";", style).replace(": ", ":").strip()
+
+
+def _short(text: str) -> str:
+    """Round coordinates to a hundredth of a pixel."""
+    return _LONG.sub(lambda m: f"{float(m.group()):.2f}".rstrip("0").rstrip("."), text)
 
 
 def _drop(root: ET.Element, names: set[str]) -> None:
@@ -114,6 +121,9 @@ def finish_svg(raw: str, *, name: str, title: str, description: str) -> str:
     for element in root.iter():
         if "style" in element.attrib:
             element.set("style", _style(element.attrib["style"]))
+        for key in _GEOMETRY:
+            if key in element.attrib:
+                element.set(key, _short(" ".join(element.attrib[key].split())))
         if element.text is not None and not element.text.strip():
             element.text = None
         element.tail = None

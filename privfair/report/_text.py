@@ -6,12 +6,14 @@ import io
 import os
 import sys
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from privfair.core._format import format_upper
 from privfair.report import _numbers as show
 from privfair.report._catalogue import catalogue
 from privfair.report._clean import clean_text
+from privfair.report._estimates import LABELS
 from privfair.report._model import AuditResult, Finding, SectionResult, Table, Value
 
 if TYPE_CHECKING:
@@ -28,8 +30,15 @@ _ASCII = str.maketrans(
 # What the short form of a table leaves to the report.
 _SKIPPED = (
     "base_rate", "false_negative_rate", "positive_predictive_value", "negative_predictive_value",
-    "accuracy", "null_expected",
+    "accuracy", "null_expected", "between",
 )  # fmt: skip
+_GAPS = {
+    LABELS[name]
+    for name in (
+        "demographic_parity_difference", "demographic_parity_ratio", "equalized_odds_difference",
+        "equal_opportunity_difference",
+    )
+}  # fmt: skip
 _STYLES = {"critical": "bold red", "attention": "yellow", "note": "dim"}
 
 
@@ -63,7 +72,14 @@ class _Writer:
 
         self.console.print(Text(self.clean(text), style=style))
 
-    def table(self, table: Table, *, rows: int | None = None, skip: tuple[str, ...] = ()) -> None:
+    def table(
+        self,
+        table: Table,
+        *,
+        rows: int | None = None,
+        skip: tuple[str, ...] = (),
+        numbers: dict[str, str] | None = None,
+    ) -> None:
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -82,10 +98,19 @@ class _Writer:
                 Text(self.clean(column.label)),
                 justify="left" if words else "right",
                 overflow="fold",
-                no_wrap=column.kind in {"value", "count"},
+                no_wrap=column.kind in {"value", "count"} or column.key == "model",
             )
+        numbers = numbers or {}
+        last = None
         for row in table.rows[:rows]:
-            grid.add_row(*(Text(self._cell(table.columns[k].kind, row[k])) for k in kept))
+            cells = [self._cell(table.columns[k].kind, row[k]) for k in kept]
+            for at, k in enumerate(kept):
+                if table.columns[k].key == "model":
+                    cells[at] = numbers.get(str(row[k]), cells[at])
+            if numbers and last == row[0]:
+                cells[0] = ""
+            last = row[0]
+            grid.add_row(*(Text(cell) for cell in cells))
         self.console.print(grid)
         if rows is not None and len(table.rows) > rows:
             self.line(f"... and {len(table.rows) - rows} more rows in the report.", "dim")
@@ -138,13 +163,23 @@ class _Writer:
 
 
 def _brief(writer: _Writer, result: AuditResult) -> None:
+    numbers: dict[str, str] = {}
+    if len(result.models) > 1:
+        numbers = {m.name: str(k) for k, m in enumerate(result.models, 1)}
+        writer.line()
+        for name, k in numbers.items():
+            writer.line(f"Model {k}: {name}")
     for section in result.sections:
         if section.status != "ok" and section.status != "not_applicable":
             writer.line(f"{section.title}: {section.status}: {section.reason}", "red")
         for table in section.tables:
-            if "brief" in table.id.split("-"):
-                writer.line()
-                writer.table(table, skip=_SKIPPED)
+            if "brief" not in table.id.split("-"):
+                continue
+            if table.id.startswith("gaps-"):
+                kept = [row for row in table.rows if row[0] in _GAPS]
+                table = replace(table, rows=tuple(kept), marks=())
+            writer.line()
+            writer.table(table, skip=_SKIPPED, numbers=numbers)
 
 
 def print_text(

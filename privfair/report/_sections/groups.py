@@ -235,7 +235,8 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
             )
             marks.append("first" if several and j == 0 and k else "")
             if e.reason:
-                notes.append(f"{LABELS[name]}: {e.reason}.")
+                who = f" ({model.name})" if several else ""
+                notes.append(f"{LABELS[name]}{who}: {e.reason}.")
     ratio = [LABELS[n] for n in names if n.endswith("_ratio")]
     if ratio:
         notes.insert(

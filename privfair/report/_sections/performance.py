@@ -22,7 +22,7 @@ METRICS = (
     "expected_calibration_error",
 )  # fmt: skip
 MAX_FIGURES = 4
-POINTS = 41
+POINTS = 26
 
 
 def build(ctx: AuditContext) -> SectionResult:
@@ -177,12 +177,8 @@ def _curves(ctx: AuditContext, model: AuditedModel, crossing: Crossing) -> Figur
             {"title": "Calibration", "x_label": "mean score in bin", "y_label": "observed rate",
              "diagonal": "up", "markers": True, "x_limits": [0, 1], "y_limits": [0, 1.02]},
         )  # fmt: skip
-    what = (
-        "calibration, ROC curve and distribution"
-        if model.probability
-        else ("ROC curve and distribution")
-    )
-    text = f"{what.capitalize()} of the scores within each group."
+    what = "Calibration, ROC curve" if model.probability else "ROC curve"
+    text = f"{what} and distribution of the scores within each group."
     if small:
         text += f" Not drawn, being small or beyond six: {', '.join(small)}."
     key = f"{model.id}-{ctx.crossing_id(crossing)}"
@@ -228,7 +224,7 @@ def _roc(name: str, y: NDArray[np.bool_], s: NDArray[np.float64]) -> list[tuple[
     ends = np.flatnonzero(np.diff(sorted_scores, append=-np.inf))
     tpr = np.concatenate([[0.0], np.cumsum(y[order])[ends] / y.sum()])
     fpr = np.concatenate([[0.0], np.cumsum(~y[order])[ends] / (~y).sum()])
-    grid = np.concatenate([np.linspace(0, 0.1, 11)[:-1], np.linspace(0.1, 1, POINTS - 10)])
+    grid = np.concatenate([np.linspace(0, 0.1, 9)[:-1], np.linspace(0.1, 1, POINTS - 8)])
     return [
         ("ROC", name, float(x), float(v), None)
         for x, v in zip(grid, np.interp(grid, fpr, tpr), strict=True)

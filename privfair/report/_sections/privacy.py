@@ -25,7 +25,7 @@ _NUMERICS = {
     "what rounding costs is charged",
     "idealized": "IDEALIZED: holds for real numbers, not for floating-point noise",
 }
-_ALPHAS = tuple(k / 50 for k in range(51))
+_ALPHAS = (0.0, 0.001, 0.01, 0.02, 0.05, *(k / 20 for k in range(2, 21)))
 
 
 def effective_guarantee(ctx: AuditContext, model: AuditedModel) -> PrivacyGuarantee:
@@ -135,7 +135,7 @@ def _finding(ctx: AuditContext, model: AuditedModel, g: PrivacyGuarantee) -> Fin
     identifier = "privacy.epsilon" if len(ctx.models) == 1 else f"privacy.epsilon@{model.id}"
     return Finding(
         identifier, severity, text, f"Certified epsilon, {model.name}", value, "privacy", model.id,
-        rank=3,
+        rank=15,
     )  # fmt: skip
 
 
@@ -248,13 +248,12 @@ def _curve(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
 def _tradeoff(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
     pairs = g.tradeoff(_ALPHAS)
     rows = [("trade-off", model.name, a, b) for a, b in pairs]
-    rows += [("trade-off", "no information", a, 1 - a) for a in (0.0, 0.25, 0.5, 0.75, 1.0)]
     return Figure(
         f"fig-tradeoff-{model.id}",
         "lines",
         "What the best attacker can reach",
         "For each false positive rate of an attacker who tells whether a record was used, the "
-        "smallest possible false negative rate. On the straight line the attacker only guesses; "
+        "smallest possible false negative rate. On the dashed line the attacker only guesses; "
         "the closer the curve is to it, the stronger the protection.",
         Table(
             f"fig-tradeoff-{model.id}-data",
@@ -271,6 +270,7 @@ def _tradeoff(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
             "panels": [
                 {
                     "title": "trade-off",
+                    "diagonal": "down",
                     "x_label": "false positive rate of the attacker",
                     "y_label": "smallest false negative rate",
                     "x_limits": [0, 1],
@@ -344,6 +344,8 @@ def _ledger(ctx: AuditContext) -> Table | None:
 
 
 def _embedded(certificate: dict[str, Any]) -> Table:
+    found = certificate.get("guarantee")
+    certificate = found if isinstance(found, dict) else certificate
     keys = ("epsilon", "delta", "unit", "neighboring", "accountant", "numerics", "seeded")
     rows = [(key, _flat(certificate[key])) for key in keys if key in certificate]
     return Table(
