@@ -85,7 +85,8 @@ negatives = table[table["two_year_recid"] == 0]
 counts = negatives.groupby("race")["decision"].agg(["sum", "count"])
 figure, axis = plt.subplots(figsize=(6, 2.2), constrained_layout=True)
 for place, (group, (hits, n)) in enumerate(counts.iterrows()):
-    low, high = wilson_interval(int(hits), int(n))
+    interval = wilson_interval(int(hits), int(n))
+    low, high = float(interval.low), float(interval.high)
     axis.errorbar(hits / n, place, xerr=[[hits / n - low], [high - hits / n]], fmt="o", capsize=4)
     print(f"{group}: {hits}/{n} = {hits / n:.4f} [{low:.4f}, {high:.4f}]")
 axis.set(yticks=range(len(counts)), yticklabels=list(counts.index), xlim=(0, 1))

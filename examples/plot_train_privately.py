@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 
 from privfair.datasets import fetch_adult
 from privfair.dp import DPClassifier
-from privfair.fairness import demographic_parity_difference
+from privfair.fairness.metrics import demographic_parity_difference
 
 quick = "--quick" in sys.argv
 adult = fetch_adult(split="train", fallback="embedded")
@@ -35,7 +35,8 @@ if adult.embedded:
     print("Data: the embedded differentially private synthetic edition of Adult, not real people.")
 rows = 4_000 if quick else len(adult.data)
 X, y = adult.data.iloc[:rows], adult.target.iloc[:rows]
-print(f"{rows:,} training rows; {adult.schema}"[:200])
+print(f"{rows:,} training rows, {X.shape[1]} columns; of age the schema says")
+print(adult.schema["age"])
 
 # %%
 # Fit at epsilon 1
@@ -45,8 +46,7 @@ print(f"{rows:,} training rows; {adult.schema}"[:200])
 model = Pipeline([("classifier", DPClassifier(epsilon=1.0, schema=adult.schema, random_state=0))])
 model.fit(X, y)
 guarantee = model[-1].privacy_
-print(guarantee)
-print("\n".join(f"- {line}" for line in guarantee.assumptions))
+print(guarantee.explain())
 
 # %%
 # The price of privacy
