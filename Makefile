@@ -59,7 +59,7 @@ mutants: $(VENV)/.installed-dev  ## Plant the known bugs, and run mutmut: the te
 install: $(VENV)/.installed  ## Only make the virtual environment
 
 clean:  ## Remove what the other targets made, but not .venv
-	rm -rf reports build dist docs/_build docs/gallery docs/api/generated mutants .coverage* \
+	rm -rf reports build dist docs/_build docs/gallery docs/api mutants .coverage* \
 		htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find privfair tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -28,6 +28,7 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "gallery/README.rst", "**/GALLERY_HEADER.rst"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 default_role = "py:obj"
+templates_path = ["_templates"]
 # A section for what later pages fill is no defect.
 suppress_warnings = ["toc.empty_glob"]
 

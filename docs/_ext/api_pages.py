@@ -26,13 +26,18 @@ def _table(title: str, names: list[str]) -> list[str]:
     return [*_heading(title, "-"), ".. autosummary::", "   :toctree: objects", "", *listed, ""]
 
 
-def _page(name: str, module: ModuleType) -> str:
+def _page(name: str, module: ModuleType, documented: dict[int, str]) -> str:
     groups: dict[str, list[str]] = {"Classes": [], "Functions": [], "Objects": []}
-    constants = []
+    constants, elsewhere = [], []
     for public in sorted(module.__all__):
         item = getattr(module, public)
         if inspect.ismodule(item) or public.startswith("__"):
             continue
+        if inspect.isclass(item) or inspect.isroutine(item):
+            first = documented.setdefault(id(item), f"{name}.{public}")
+            if first != f"{name}.{public}":
+                elsewhere.append(f"``{public}``: :obj:`{first}`")
+                continue
         if inspect.isclass(item):
             groups["Classes"].append(public)
         elif inspect.isroutine(item):
@@ -47,6 +52,8 @@ def _page(name: str, module: ModuleType) -> str:
         lines += _table(title, names)
     if constants:
         lines += [*_heading("Constants", "-"), ", ".join(f"``{c}``" for c in constants), ""]
+    if elsewhere:
+        lines += [*_heading("Also here", "-"), ", ".join(elsewhere), ""]
     return "\n".join(lines)
 
 
@@ -54,7 +61,8 @@ def write_pages(app: Sphinx, config: object) -> None:
     """Write the pages where they changed, and the list of them."""
     folder = Path(app.srcdir) / "api" / "generated"
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {}
+    pages: dict[str, str] = {}
+    documented: dict[int, str] = {}
     for room in ROOMS:
         name = f"privfair.{room}"
         try:
@@ -64,7 +72,7 @@ def write_pages(app: Sphinx, config: object) -> None:
                 continue  # not in this edition
             raise
         if getattr(module, "__all__", None):
-            pages[f"{name}.rst"] = _page(name, module)
+            pages[f"{name}.rst"] = _page(name, module, documented)
     for old in folder.glob("privfair.*.rst"):
         if old.name not in pages:
             old.unlink()

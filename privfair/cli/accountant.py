@@ -263,8 +263,8 @@ class _Answer:
             out.append(
                 "Batches were shuffled, not Poisson sampled. Certified epsilon = "
                 f"{format_upper(found.epsilon)}. The commonly quoted Poisson value "
-                f"{format_upper(self.if_sampled())} is not a guarantee; the true value is at least "
-                f"{format_lower(lower)}."
+                f"{format_upper(self.if_sampled())} is not a guarantee; the true value is at "
+                f"least {format_lower(lower)}."
             )
         out.append("Covers every intermediate model and gradient, not only the last model.")
         out.append("Does not cover: " + "; ".join(NOT_COVERED) + ".")

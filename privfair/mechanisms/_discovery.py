@@ -26,8 +26,8 @@ __all__ = ["DPSetDiscovery", "discovery_threshold"]
 def discovery_threshold(epsilon: Fraction, delta: Fraction) -> int:
     """Return the smallest threshold at which a lone record shows with probability <= delta.
 
-    With X discrete Laplace, P(X = x) proportional to exp(-epsilon |x|), this is the smallest
-    integer t >= 1 with P(1 + X > t) = exp(-epsilon t) / (1 + exp(-epsilon)) <= delta.
+    With X discrete Laplace, ``P(X = x)`` proportional to ``exp(-epsilon |x|)``, this is the
+    smallest integer t >= 1 with P(1 + X > t) = exp(-epsilon t) / (1 + exp(-epsilon)) <= delta.
 
     Parameters
     ----------

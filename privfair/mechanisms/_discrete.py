@@ -220,7 +220,7 @@ class DiscreteLaplaceMechanism(_GridMechanism):
     Parameters
     ----------
     scale : float or Fraction
-        Scale t of the noise in units of the value: P(x) is proportional to exp(-|x| / t).
+        Scale t of the noise in units of the value: ``P(x)`` is proportional to ``exp(-|x| / t)``.
     sensitivity : float or Fraction, default=1
         L1 bound on one unit's contribution, in units of the value.
     granularity, query, size, noise_random_state

@@ -319,7 +319,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
 
         Returns
         -------
-        ndarray, shape (n_rows, n_features_out_)
+        ndarray, shape (n_rows, ``n_features_out_``)
         """
         check_is_fitted(self, "max_row_norm_")
         if self._layout is None:

@@ -143,6 +143,16 @@ def dataset_info(bunch: Any, *, rows: str = "unknown", split: str = "") -> Datas
         Whose rows are audited.
     split : str
         Which part of the data set.
+
+    Returns
+    -------
+    DatasetInfo
+
+    Examples
+    --------
+    >>> from privfair.datasets import make_adult_like
+    >>> dataset_info(make_adult_like(100, random_state=0), rows="held_out").rows
+    'held_out'
     """
     privacy = bunch.get("privacy")
     if privacy is not None and hasattr(privacy, "to_dict"):
@@ -171,7 +181,13 @@ def _title(bunch: Any) -> str:
 
 # -- sections ---------------------------------------------------------------------------------
 def available_sections() -> list[Section]:
-    """Return all sections: those of this package, and those that others registered."""
+    """Return all sections: those of this package, and those that others registered.
+
+    Examples
+    --------
+    >>> available_sections()[0].id
+    'summary'
+    """
     from privfair.core import registry
     from privfair.report import _sections  # noqa: F401 - registers the standard ones
 

@@ -58,7 +58,17 @@ class Section:
 class Crossing:
     """One or more attributes crossed: the groups that occur, and the group of each row.
 
-    ``labels[k]`` holds one value per attribute; ``codes`` is -1 for rows of suppressed groups.
+    Attributes
+    ----------
+    attributes : tuple of str
+    labels : tuple of tuple of str
+        ``labels[k]`` holds one value per attribute.
+    codes : ndarray of int
+        Group of each row; -1 for rows of suppressed groups.
+    absent : int
+        Number of combinations that no row has.
+    suppressed : tuple of tuple of str
+        Labels of the groups that are not shown.
     """
 
     attributes: tuple[str, ...]
@@ -100,9 +110,19 @@ class AuditContext:
     labels : ndarray of bool or None
         True where the outcome is positive.
     groups : dict of str to ndarray
-        Clean group of each row, by attribute; ``levels`` holds the groups in order.
+        Clean group of each row, by attribute.
+    levels : dict of str to list of str
+        The groups of each attribute, in order.
     features : privfair.core.Table or None
-    config, dataset, seed, ledger
+    config : AuditConfig
+    dataset : DatasetInfo
+    seed : int
+    ledger : Ledger
+        That of the audited rows.
+    text : Catalogue
+        The words of the report's language.
+    environment : dict
+        Versions and platform.
     release : dict
         How the audited rows reach the report.
     results : list of SectionResult

@@ -205,6 +205,14 @@ def to_html(result: AuditResult, *, embed_data: bool = True) -> str:
     -------
     str
         A page that loads nothing, works from a file, and is readable with scripts off.
+
+    Examples
+    --------
+    >>> from privfair.report import AuditConfig, audit
+    >>> result = audit([0, 1] * 40, None, [0, 1] * 40, config=AuditConfig(n_resamples=100),
+    ...                sensitive_features={"sex": ["f", "f", "m", "m"] * 20})
+    >>> to_html(result).lower().startswith("<!doctype html>")
+    True
     """
     from markupsafe import Markup
 

@@ -22,6 +22,14 @@ def to_json(result: AuditResult) -> str:
     Keys are sorted, text is UTF-8, NaN and infinity never occur (null with a status, or the
     string "inf"). The first line after the brace is the notice, which says whether the audited
     data were embedded or the noise was seeded.
+
+    Examples
+    --------
+    >>> from privfair.report import AuditConfig, audit
+    >>> result = audit([0, 1] * 40, None, [0, 1] * 40, config=AuditConfig(n_resamples=100),
+    ...                sensitive_features={"sex": ["f", "f", "m", "m"] * 20})
+    >>> from_json(to_json(result)).title
+    'Audit of unnamed data'
     """
     return (
         json.dumps(result.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
@@ -71,6 +79,13 @@ def from_json(text: str) -> AuditResult:
         If the file is of a newer major version, or no audit at all.
     ReportError
         If it does not follow the schema.
+
+    Examples
+    --------
+    >>> from_json("{}")
+    Traceback (most recent call last):
+        ...
+    privfair.core.exceptions.SchemaVersionError: this is not a privfair audit: ...
     """
     if len(text) > MAX_BYTES:
         raise ReportError(f"the file is larger than {MAX_BYTES // 2**20} MiB, which no audit is.")

@@ -110,8 +110,24 @@ class SectionResult(Record):
 class DatasetInfo(Record):
     """What was audited: name, version, provenance and known weaknesses of the data.
 
-    ``rows`` says whose rows they are: "held_out" (not used for training), "training" or
-    "unknown".
+    Attributes
+    ----------
+    name, version, split : str
+    sha256 : dict of str to str
+        Hash of each file read, by file name.
+    verified : bool or None
+        Whether the hashes are the registered ones; None if nobody looked.
+    embedded : bool
+        Whether these are the synthetic rows that come with the package.
+    source, license : str
+    caveats : tuple of str
+        What a reader must know about the data.
+    rows : {"held_out", "training", "unknown"}
+        Whose rows they are; held out are those that no audited model was trained on.
+    positive : str
+        What the positive outcome means.
+    certificate : dict or None
+        The guarantee of an embedded edition.
     """
 
     name: str = "unnamed data"
@@ -135,7 +151,21 @@ class DatasetInfo(Record):
 
 @dataclass(frozen=True)
 class ModelInfo(Record):
-    """One audited model: its name, its class, what it was given and what it guarantees."""
+    """One audited model: its name, its class, what it was given and what it guarantees.
+
+    Attributes
+    ----------
+    id, name : str
+        Identifier within the report, and the name shown.
+    kind : str
+        Whether an estimator or given decisions were audited.
+    class_name : str
+    parameters : dict of str to str
+    has_scores : bool
+        Whether there are scores besides decisions.
+    privacy : dict or None
+        Its guarantee.
+    """
 
     id: str
     name: str
@@ -164,6 +194,8 @@ class AuditResult(Record):
         ``kind`` is "raw" or "dp"; with its ledger entry and, if private, its guarantee.
     config, environment : dict
     sections : tuple of SectionResult
+    schema_version : str
+        Of the JSON document.
     """
 
     title: str

@@ -224,6 +224,16 @@ class Column(Record):
     ``kind`` is one of "label" (a row heading), "text", "code", "count", "number" (three
     significant digits), "signed", "value" (cells are :class:`Value`), "upper" (an upper bound,
     rounded up) and "exact" (as written).
+
+    Attributes
+    ----------
+    key : str
+        Name in JSON and CSV.
+    label : str
+        Heading.
+    kind : str
+    note : str
+        Shown with the heading.
     """
 
     key: str
@@ -237,7 +247,20 @@ class Column(Record):
 
 @dataclass(frozen=True)
 class Table(Record):
-    """A table: columns, rows of cells, notes below, rows to be marked."""
+    """A table: columns, rows of cells, notes below, rows to be marked.
+
+    Attributes
+    ----------
+    id, caption : str
+    columns : tuple of Column
+    rows : tuple of tuple
+        One cell per column.
+    notes : tuple of str
+    marks : tuple of str
+        What marks each row, if anything.
+    collapsed : bool
+        Whether a page shows it only when asked.
+    """
 
     id: str
     caption: str
@@ -330,6 +353,14 @@ class Block(Record):
 
     ``kind`` is "heading", "text", "list", "note", "table" or "figure"; ``ref`` is the
     identifier of the table or figure.
+
+    Attributes
+    ----------
+    kind : str
+    ref : str
+        Identifier of the table, figure or finding shown here.
+    text : str
+    items : tuple of str
     """
 
     kind: str

@@ -195,6 +195,15 @@ def print_text(
         All sections, not only the summary, the key tables and the certificate.
     ascii_only : bool, default=False
         For terminals that have nothing else.
+
+    Examples
+    --------
+    >>> from privfair.report import AuditConfig, audit
+    >>> result = audit([0, 1] * 40, None, [0, 1] * 40, config=AuditConfig(n_resamples=100),
+    ...                sensitive_features={"sex": ["f", "f", "m", "m"] * 20})
+    >>> from rich.console import Console
+    >>> print_text(result, Console(width=60))
+    Audit of unnamed data...
     """
     t = catalogue(result.language)
     writer = _Writer(console, ascii_only)
@@ -288,6 +297,18 @@ def to_text(
         Whether to write colour codes.
     ascii_only : bool or None
         None follows the encoding of standard output.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from privfair.report import AuditConfig, audit
+    >>> result = audit([0, 1] * 40, None, [0, 1] * 40, config=AuditConfig(n_resamples=100),
+    ...                sensitive_features={"sex": ["f", "f", "m", "m"] * 20})
+    >>> to_text(result).splitlines()[0]
+    'Audit of unnamed data'
     """
     from rich.console import Console
 

@@ -69,7 +69,26 @@ class Adam:
 def make_optimizer(
     name: str, lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
 ) -> FlatOptimizer:
-    """Return the optimiser called ``"sgd"`` or ``"adam"``."""
+    """Return the optimiser called ``"sgd"`` or ``"adam"``.
+
+    Parameters
+    ----------
+    name : {"sgd", "adam"}
+    lr : float
+        Step size, above 0.
+    momentum : float, default=0.0
+        In [0, 1), of sgd.
+    weight_decay : float, default=0.0
+        At least 0.
+
+    Returns
+    -------
+    FlatOptimizer
+
+    References
+    ----------
+    Kingma, Ba, 2015, arXiv:1412.6980.
+    """
     if name == "adam":
         return Adam(lr, weight_decay=weight_decay)
     return Sgd(lr, momentum, weight_decay)
