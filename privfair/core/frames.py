@@ -179,7 +179,9 @@ def as_table(
     frame = _narwhals(data, series=False)
     if frame is not None:
         names = [str(c) for c in frame.columns]
-        values = {n: _series_values(frame[c]) for n, c in zip(names, frame.columns, strict=True)}
+        pairs = zip(names, frame.columns, strict=True)
+        # get_column, for frame[0] would be a row where columns are named by numbers.
+        values = {n: _series_values(frame.get_column(c)) for n, c in pairs}
         return Table(tuple(names), len(frame), True, getattr(data, "index", None), values)
     series = _narwhals(data, series=True)
     if series is not None:
@@ -249,7 +251,7 @@ def as_vector(data: Any, *, name: str = "y") -> NDArray[Any]:
     if frame is not None:
         if len(frame.columns) != 1:
             raise DataError(f"{name} must have one column, got {len(frame.columns)}.")
-        return _series_values(frame[frame.columns[0]])
+        return _series_values(frame.get_column(frame.columns[0]))
     if hasattr(data, "detach"):
         data = data.detach().cpu().numpy()
     array = np.asarray(data)

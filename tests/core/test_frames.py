@@ -99,3 +99,10 @@ def test_inputs_are_not_mutated():
     copy = as_table(FRAME).to_pandas()
     copy.loc[0, "age"] = -1
     pd.testing.assert_frame_equal(FRAME, before)
+
+
+def test_columns_named_by_numbers_are_columns():
+    frame = pd.DataFrame([[1, 2], [3, 4], [5, 6]], columns=[1, 0])
+    table = as_table(frame)
+    assert table.columns == ("1", "0")
+    assert table.column("1").tolist() == [1, 3, 5] and table.column("0").tolist() == [2, 4, 6]
