@@ -295,6 +295,8 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
     def _problem(self, y: NDArray[Any]) -> Problem:
         if missing_mask(y).any():
             raise LabelError("y contains NaN or missing labels. Drop those rows before fitting.")
+        if y.dtype.kind == "f" and np.isinf(y).any():
+            raise LabelError("y contains infinity (inf), which is no label.")
         check_classification_targets(y)
         notes: tuple[str, ...] = ()
         if self.classes is None:

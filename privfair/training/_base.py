@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
 from privfair.core import _validation as check
@@ -35,7 +36,7 @@ from privfair.training._budget import (
     plan_training,
     spending,
 )
-from privfair.training._encoding import Encoding
+from privfair.training._encoding import Encoding, table_like
 from privfair.training._engine import BatchStatistic, DPEngine
 from privfair.training._functional import refuse_batch_norm
 from privfair.training._losses import RecordLoss
@@ -77,7 +78,7 @@ class _Records:
     """What was read from the caller's data besides X."""
 
     problem: Problem
-    sensitive: NDArray[np.float32] | None
+    sensitive: NDArray[Any] | None
     weights: NDArray[np.float32] | None
     assumptions: tuple[str, ...]
 
@@ -164,9 +165,10 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
 
     def _read(self, X: Any, y: Any, sensitive: Any, weights: Any, encoding: Encoding) -> _Records:
         """Check the data: the first look at the records, which computes nothing from them."""
+        X = table_like(X)
         validate_data(self, X, skip_check_array=True)
         n_rows = encoding.check(X)
-        problem = self._problem(as_vector(y, name="y"))
+        problem = self._problem(_labels(y))
         notes: tuple[str, ...] = ()
         codes, labelled = (None, []) if sensitive is None else encode_sensitive(sensitive)
         if self.fairness_penalty is None:
@@ -348,13 +350,18 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         """Return the module's outputs for rows of a table, shape (n_rows, n_outputs)."""
         check_is_fitted(self, "module_")
+        X = table_like(X)
         validate_data(self, X, reset=False, skip_check_array=True)
         encoded = self.encoding_.transform(X)
+        # In float64 a row's output does not depend on the other rows handed in with it. A custom
+        # module keeps its own precision.
+        own = self.module is None
+        module = copy.deepcopy(self.module_).double() if own else self.module_
         parts = []
         with torch.no_grad():
             for start in range(0, len(encoded), _CHUNK):
                 block = torch.from_numpy(encoded[start : start + _CHUNK])
-                parts.append(self.module_(block).double().numpy())
+                parts.append(module(block.double() if own else block).double().numpy())
         return np.concatenate(parts)
 
 
@@ -394,17 +401,35 @@ def _run_assumptions(plan: TrainingPlan) -> tuple[str, ...]:
 def _rows_of(X: Any, y: Any, sensitive: Any, weights: Any) -> int:
     """Return the number of rows; reads lengths and row labels, no value."""
     if y is None:
-        raise InvalidTypeError("fit requires y to be passed, but the target y is None.")
-    n_rows = check_aligned(X=X, y=y, sensitive_features=sensitive, sample_weight=weights)
+        raise InvalidParameterError("fit requires y to be passed, but the target y is None.")
+    given = {"X": X, "y": y, "sensitive_features": sensitive, "sample_weight": weights}
+    n_rows = check_aligned(**{name: _sized(value) for name, value in given.items()})
     if n_rows < 1:
         raise DataError("X has 0 sample(s) while a minimum of 1 is required.")
     return n_rows
+
+
+def _labels(y: Any) -> NDArray[Any]:
+    if getattr(y, "ndim", 1) == 2 and hasattr(y, "dtype"):
+        return np.asarray(column_or_1d(y, warn=True))
+    return as_vector(_sized(y), name="y")
+
+
+def _sized(value: Any) -> Any:
+    """Return something that has a length; array-likes without one become arrays."""
+    if value is None or hasattr(value, "shape") or hasattr(value, "__len__"):
+        return value
+    return np.asarray(value)
 
 
 def _checked_weights(weights: Any, n_rows: int) -> NDArray[np.float32]:
     values = as_vector(weights, name="sample_weight")
     if values.dtype.kind not in "fiub" or not np.isfinite(values).all() or (values < 0).any():
         raise DataError("sample_weight must hold finite numbers of at least 0, one per row.")
+    if len(values) != n_rows:
+        raise LengthMismatchError(f"sample_weight has {len(values)} entries for {n_rows} rows.")
+    if not values.any():
+        raise DataError("sample_weight must contain at least one non-zero number.")
     return np.ascontiguousarray(values, dtype=np.float32)
 
 

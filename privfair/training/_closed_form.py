@@ -125,7 +125,9 @@ class ClosedFormPath:
         if sample_weight is not None:
             back = back * sample_weight[rows, None]
         if score_weights is not None:
-            back = back + score_weights(output)[:, None] * self._loss.score_backprop(output)
+            slope = self._loss.score_backprop(output)
+            if slope is not None:
+                back = back + score_weights(output)[:, None] * slope
         backs = self._backward(acts, back)
         norms = self._norms(acts, backs, rows)
         factors = clip_factors(norms, bound, guard)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
-from privfair.core.exceptions import SchemaError
+from privfair.core.exceptions import InvalidTypeError, SchemaError
 from privfair.core.frames import Table, as_table, is_dataframe, missing_mask
 from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.preprocessing import PrivateTableEncoder
 from privfair.training._budget import FitBudget
 
-__all__ = ["Encoding"]
+__all__ = ["Encoding", "table_like"]
 
 
 class Encoding:
@@ -81,27 +82,24 @@ class Encoding:
             neighboring=budget.neighboring,
             noise_random_state=noise_random_state,
         )
-        events = self.encoder.cost(_table_like(X))
+        events = self.encoder.cost(table_like(X))
         return Composed(events) if events else None
 
     def check(self, X: Any) -> int:
         """Raise if the rows cannot be encoded; learn nothing and return their number."""
-        data = _table_like(X)
+        data = table_like(X)
         if not self.learns:
-            encoded = self.encoder.fit(data).transform(data)
-            self._encoded = np.ascontiguousarray(encoded, dtype=np.float32)
-            return len(encoded)
-        table = as_table(data)
-        for name in table.columns:
-            _check_column(name, table.column(name))
-        return table.n_rows
+            self.encoder.fit(data)
+            self._encoded = self.transform(data)
+            return len(self._encoded)
+        return _checked(data).n_rows
 
     def fit_transform(self, X: Any) -> NDArray[np.float32]:
         """Learn what the plan says and encode."""
         if self._encoded is not None:
             encoded, self._encoded = self._encoded, None
             return encoded
-        data = _table_like(X)
+        data = table_like(X)
         if self._exact:
             self.encoder.set_params(schema=_exact_schema(as_table(data))).fit(data)
         else:
@@ -110,7 +108,9 @@ class Encoding:
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Encode rows."""
-        encoded = self.encoder.transform(_table_like(X))
+        data = table_like(X)
+        _checked(data)
+        encoded = self.encoder.transform(data)
         return np.ascontiguousarray(encoded, dtype=np.float32)
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,11 +126,19 @@ class Encoding:
         return made
 
 
-def _table_like(X: Any) -> Any:
+def table_like(X: Any) -> Any:
     """Return data frames as they are, and anything else as a two-dimensional array."""
     if is_dataframe(X):
         return X
     return check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
+
+
+def _checked(data: Any) -> Table:
+    """Return the table, or raise for what no column can hold; the message shows no value."""
+    table = as_table(data)
+    for name in table.columns:
+        _check_column(name, table.column(name))
+    return table
 
 
 def _check_column(name: str, values: NDArray[Any]) -> None:
@@ -144,6 +152,15 @@ def _check_column(name: str, values: NDArray[Any]) -> None:
             f"column {name!r} has dtype {values.dtype}, which is neither numeric nor a label. "
             "Convert it to numbers or text."
         )
+    if values.dtype.kind == "O" and not all(_is_label(v) for v in values):
+        raise InvalidTypeError(
+            f"argument must be a string or a number: column {name!r} has entries that are "
+            "neither. Convert the column."
+        )
+
+
+def _is_label(value: Any) -> bool:
+    return value is None or isinstance(value, str | bytes | Number | np.generic)
 
 
 def _exact_schema(table: Table) -> Schema:
@@ -157,5 +174,5 @@ def _exact_schema(table: Table) -> Schema:
         else:
             known = values[~missing_mask(values)]
             labels = sorted({v.item() if hasattr(v, "item") else v for v in known}, key=str)
-            columns[name] = Categorical(labels or ["other"], other="other")
+            columns[name] = Categorical(tuple(labels) or ("other",), other="other")
     return Schema(columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,14 +34,14 @@ class BatchView:
     scores : Tensor, shape (batch,) or (batch, n_outputs)
         Scores in [0, 1] where the loss has them, otherwise the model's outputs.
     y : Tensor, shape (batch,)
-    sensitive : Tensor or None, shape (batch, n_sensitive)
+    sensitive : Tensor or None, shape (batch,) or (batch, n_sensitive)
     norms : Tensor, shape (batch,)
         Gradient norms before clipping.
     """
 
     scores: Tensor
     y: Tensor
-    sensitive: Tensor | None
+    sensitive: Any
     norms: Tensor
 
 
@@ -78,7 +79,7 @@ class BatchStatistic:
     every: int = 1
     n_features: int = 1
     absorb: Callable[[Tensor], None] | None = None
-    score_weights: Callable[[Tensor, Tensor | None, Tensor], Tensor] | None = None
+    score_weights: Callable[[Any, Any, Tensor], Tensor] | None = None
 
 
 class _Noise:
@@ -202,6 +203,7 @@ class DPEngine:
         noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1])
         aside = self._statistic_noise()
         average = _TailAverage(theta, plan.steps, self._average)
+        absorb = None if self._statistic is None else self._statistic.absorb
         self._path.prepare(X)
         with self._progress.running(plan.steps) as advance:
             for step in range(plan.steps):
@@ -212,8 +214,8 @@ class DPEngine:
                 with torch.no_grad():
                     self._optimizer.step(theta, mean.to(theta.dtype))
                 average.add(step, theta)
-                if released is not None and self._statistic.absorb is not None:
-                    self._statistic.absorb(released)
+                if released is not None and absorb is not None:
+                    absorb(released)
                 advance(step + 1)
         average.finish(theta)
 
@@ -232,7 +234,7 @@ class DPEngine:
             part = None if sensitive is None else sensitive[rows]
 
             def score_weights(output: Tensor) -> Tensor:
-                return weigh(self._loss.score(output), part, y[rows])
+                return weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
 
         return self._path.sums(X, y, rows, bound, GUARD, score_weights, sample_weight)
 

@@ -36,9 +36,10 @@ class FunctionalPath:
     def __init__(self, module: nn.Module, loss: RecordLoss) -> None:
         self._module = module
         self._loss = loss
-        self._params = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self._fixed = {n: p for n, p in module.named_parameters() if not p.requires_grad}
-        self._fixed |= dict(module.named_buffers())
+        self._params: dict[str, Tensor] = {}
+        self._fixed: dict[str, Tensor] = dict(module.named_buffers())
+        for name, p in module.named_parameters():
+            (self._params if p.requires_grad else self._fixed)[name] = p
         size = sum(p.numel() for p in self._params.values())
         self._chunk = min(CHUNK_ROWS, max(1, _BYTES // (16 * max(size, 1))))
         self._size = size

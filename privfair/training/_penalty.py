@@ -34,11 +34,18 @@ def check_penalty(penalty: Any, *, private: bool) -> None:
         )
 
 
-def encode_sensitive(values: Any) -> tuple[NDArray[np.float32], list[str]]:
+def encode_sensitive(values: Any) -> tuple[NDArray[Any], list[str]]:
     """Return sensitive features as numbers, and the names of those that were labels.
 
-    Numeric columns stay as they are; a column of labels becomes the position of each label in
-    the sorted list of labels.
+    A column of labels becomes the position of each label in the sorted list of labels; numeric
+    columns stay as they are.
+
+    Returns
+    -------
+    codes : ndarray, shape (n_rows,) for one column, else (n_rows, n_columns)
+        int64 where every column is made of integers or labels, else float32.
+    labelled : list of str
+        Columns whose list of labels was read from the data.
 
     Raises
     ------
@@ -54,15 +61,18 @@ def encode_sensitive(values: Any) -> tuple[NDArray[np.float32], list[str]]:
                 f"sensitive feature {name!r} has missing values. Give them a label of their own, "
                 "such as 'missing', or drop those rows."
             )
-        if column.dtype.kind in "fiu":
+        if column.dtype.kind == "f":
             if not np.isfinite(column).all():
                 raise SensitiveFeatureError(f"sensitive feature {name!r} has infinite values.")
-            columns.append(column.astype(np.float32))
+            columns.append(column)
+        elif column.dtype.kind in "iub":
+            columns.append(column.astype(np.int64))
         else:
-            _, codes = np.unique(column.astype(str), return_inverse=True)
-            columns.append(codes.astype(np.float32))
+            columns.append(np.unique(column.astype(str), return_inverse=True)[1])
             labelled.append(name)
-    return np.stack(columns, axis=1), labelled
+    real = any(column.dtype.kind == "f" for column in columns)
+    codes = np.stack(columns, axis=1).astype(np.float32 if real else np.int64)
+    return (codes[:, 0] if codes.shape[1] == 1 else codes), labelled
 
 
 def penalty_statistic(
@@ -98,7 +108,7 @@ def penalty_statistic(
             score_weights=lambda scores, s, y: strength * own.weights(scores, s, y=y),
         )
 
-    def slope(scores: Tensor, sensitive: Tensor | None, y: Tensor) -> Tensor:
+    def slope(scores: Tensor, sensitive: Any, y: Tensor) -> Tensor:
         """Return the derivative of the batch's penalty at each score, in units of 1 / batch."""
         with torch.enable_grad():
             at = scores.detach().requires_grad_(True)

@@ -125,9 +125,9 @@ class SavedEstimatorMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         extras = {n: getattr(self, n) for n in _NOT_SAVED if hasattr(self, n)}
-        custom = hasattr(self, "module_") and extras.get("module") is not None
-        if custom:
-            extras["module"] = self.module_
+        trained = getattr(self, "module_", None)
+        if trained is not None and extras.get("module") is not None:
+            extras["module"] = trained
         return {
             "document": _text(_document(self)),
             "arrays": _arrays(self),

@@ -292,7 +292,7 @@ def _continuous(X, y):
         (lambda X, y: (X.drop(columns="a"), y), SchemaError),
         (lambda X, y: (X.to_numpy()[:, :2].astype(float), y), SchemaError),
         (lambda X, y: (X, y[:-1]), LengthMismatchError),
-        (lambda X, y: (X, None), InvalidTypeError),
+        (lambda X, y: (X, None), InvalidParameterError),
     ],
 )
 def test_bad_data_spend_nothing_and_messages_hold_no_values(spoil, error):
