@@ -310,9 +310,8 @@ class HardenedGaussian(Mechanism):
         np.rint(value, out=value)
         np.fmin(value, _LIMIT, out=value)  # NaN goes to the limit, too
         np.fmax(value, -_LIMIT, out=value)
-        value += self.noise()
+        value += self.noise()  # integers: -0.0 + 0 is +0.0, so that zero keeps no sign
         value *= self.grid
-        value += 0.0  # -0.0 would tell the sign of a value that was rounded to zero
         return value
 
     def _prepare(self, value: Any) -> NDArray[np.float64]:

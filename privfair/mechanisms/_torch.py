@@ -38,4 +38,4 @@ def _perturb_on_device(mechanism: HardenedGaussian, total: torch.Tensor) -> torc
     noise = torch.from_numpy(mechanism.noise()).to(total.device)
     value = total.detach().to(torch.float64).mul_(1.0 / mechanism.grid).round_()
     value.nan_to_num_(nan=_LIMIT, posinf=_LIMIT, neginf=-_LIMIT).clamp_(-_LIMIT, _LIMIT)
-    return value.add_(noise).mul_(mechanism.grid).add_(0.0)
+    return value.add_(noise).mul_(mechanism.grid)

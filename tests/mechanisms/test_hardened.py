@@ -25,7 +25,7 @@ from privfair.mechanisms import _hardened as module
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_output_is_on_the_grid_and_shares_memory(dtype, kind):
     mechanism = HardenedGaussian(1.3, bound=0.5, size=257, noise_random_state=1)
-    array = np.linspace(-40, 40, 257).astype(dtype)
+    array = (np.linspace(-40, 40, 257) * 1.0003).astype(dtype)
     buffer = array
     if kind == "torch":
         torch = pytest.importorskip("torch")
@@ -34,7 +34,7 @@ def test_output_is_on_the_grid_and_shares_memory(dtype, kind):
     steps = array.astype(np.float64) / mechanism.grid
     assert np.array_equal(steps, np.rint(steps))
     assert math.log2(mechanism.grid) == int(math.log2(mechanism.grid))
-    assert not np.array_equal(array, np.linspace(-40, 40, 257).astype(dtype))
+    assert not np.array_equal(array, (np.linspace(-40, 40, 257) * 1.0003).astype(dtype))
 
 
 def test_seeded_runs_agree_across_families_and_unseeded_runs_differ():
