@@ -12,7 +12,8 @@ __all__ = ["format_lower", "format_upper", "json_number", "json_safe", "round_do
 def _directed(value: float, digits: int, rounding: str) -> float:
     if not math.isfinite(value) or value == 0:
         return value
-    exact = Decimal(value)
+    # The shortest decimal of the float: 0.1 is 0.1, not the 0.1000000000000000055 it is stored as.
+    exact = Decimal(repr(float(value)))
     quantum = Decimal(1).scaleb(exact.adjusted() - digits + 1)
     return float(exact.quantize(quantum, rounding=rounding))
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,3 +138,13 @@ def test_budget_checks_its_numbers():
     for bad in [(-1.0, 0.0), (math.nan, 0.0), (1.0, 1.0), (1.0, -1e-9)]:
         with pytest.raises(InvalidParameterError):
             Budget(*bad)
+
+
+def test_directed_rounding_leaves_round_numbers_alone():
+    from privfair.core._format import format_lower, format_upper, round_up
+
+    for text in ("0.1", "1e-05", "0.3", "2.5", "1e-06"):
+        assert format_upper(float(text)) == text
+        assert format_lower(float(text)) == text
+    assert round_up(0.10001, 4) == 0.1001
+    assert round_up(np.float64(0.1)) == 0.1
