@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.events import Event, LedgerLike
+from privfair.core.events import LedgerLike
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
@@ -31,6 +31,9 @@ from privfair.mechanisms._discrete import (
     check_granularity,
     fraction,
 )
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["DPCount", "DPHistogram", "DPSum"]
 
@@ -116,7 +119,7 @@ class _Aggregate(Mechanism):
         norm = moved["l1"] if kind == "laplace" else _rational_root(moved["l2_squared"])
         self.sensitivity = float(contribution * norm)
 
-    def cost(self, count: int = 1) -> Event:
+    def cost(self, count: int = 1) -> AccountedEvent:
         """Return the event of one unit's contribution; the accountant reads the relation."""
         return self._inner.cost(count)
 

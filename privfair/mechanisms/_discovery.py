@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.events import Event
 from privfair.core.exceptions import InvalidParameterError
 from privfair.core.frames import as_vector, missing_mask
 from privfair.core.mechanism import Mechanism
@@ -18,7 +17,11 @@ from privfair.core.privacy import NEIGHBORING
 from privfair.core.randomness import secret_stream
 from privfair.mechanisms._discrete import above, below, fraction
 from privfair.mechanisms._lattice import exp_bounds
+from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import discrete_laplace
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["DPSetDiscovery", "discovery_threshold"]
 
@@ -127,12 +130,12 @@ class DPSetDiscovery(Mechanism):
         self._stream = secret_stream(noise_random_state)
         self.seeded = self._stream.seeded
 
-    def cost(self, count: int = 1) -> Event:
+    def cost(self, count: int = 1) -> AccountedEvent:
         """Return ``ApproxDP(epsilon, delta)``, stated for a record that comes or goes."""
-        from privfair.accounting.events import ApproxDP, SelfComposed
+        from privfair.accounting.events import ApproxDP
 
-        event: Event = ApproxDP(above(self._each), self._delta_each)
-        return event if count == 1 else SelfComposed(event, check.non_negative_int(count=count))
+        event: AccountedEvent = ApproxDP(above(self._each), self._delta_each)
+        return repeated(event, count)
 
     def _prepare(self, value: Any) -> tuple[list[Any], NDArray[np.int64]]:
         column = as_vector(value, name="value")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.events import Event
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, LengthMismatchError
 from privfair.core.mechanism import Mechanism
 from privfair.core.randomness import secret_stream
+from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import discrete_gaussian, discrete_laplace
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["DiscreteGaussianMechanism", "DiscreteLaplaceMechanism", "check_granularity"]
 
@@ -114,8 +117,10 @@ class _GridMechanism(Mechanism):
             # uint64 does not fit int64: clip before the cast.
             high = min(VALUE_LIMIT, int(np.iinfo(array.dtype).max))
             low = max(-VALUE_LIMIT, int(np.iinfo(array.dtype).min))
-            kept = np.clip(array, low, high).astype(np.int64)
-            return kept if self.granularity == 1.0 else kept // int(self.granularity)
+            kept: NDArray[np.int64] = np.clip(array, low, high).astype(np.int64)
+            if self.granularity != 1.0:
+                kept //= int(self.granularity)
+            return kept
         steps = np.rint(array.astype(np.float64) * (1.0 / self.granularity))
         limit = float(VALUE_LIMIT)
         return np.fmax(np.fmin(steps, limit), -limit).astype(np.int64)  # NaN goes to a bound
@@ -203,12 +208,12 @@ class DiscreteGaussianMechanism(_GridMechanism):
         self._sensitive_steps = self._steps(widening)
         self.sensitivity = above(self._sensitive_steps * Fraction(self.granularity))
 
-    def cost(self, count: int = 1) -> Event:
+    def cost(self, count: int = 1) -> AccountedEvent:
         """Return ``DiscreteGaussian(sigma / sensitivity)``, ``count`` times."""
-        from privfair.accounting.events import DiscreteGaussian, SelfComposed
+        from privfair.accounting.events import DiscreteGaussian
 
-        event: Event = DiscreteGaussian(below(self._noise / self._sensitive_steps))
-        return event if count == 1 else SelfComposed(event, check.non_negative_int(count=count))
+        event: AccountedEvent = DiscreteGaussian(below(self._noise / self._sensitive_steps))
+        return repeated(event, count)
 
     def _integers(self) -> NDArray[np.int64]:
         return discrete_gaussian(self._noise**2, self.size, self._stream)
@@ -280,21 +285,21 @@ class DiscreteLaplaceMechanism(_GridMechanism):
             )
         self.sensitivity = self._sensitive_steps * self.granularity
 
-    def cost(self, count: int = 1) -> Event:
+    def cost(self, count: int = 1) -> AccountedEvent:
         """Return ``DiscreteLaplace(a, sensitivity)`` in grid steps, ``count`` times.
 
         Sensitivities of more than 256 steps are priced as ``PureDP``: the loss has an atom for
         every step, more than accountants handle in reasonable time, and the bound is nearly
         the same.
         """
-        from privfair.accounting.events import DiscreteLaplace, PureDP, SelfComposed
+        from privfair.accounting.events import DiscreteLaplace, PureDP
 
-        event: Event
+        event: AccountedEvent
         if self._sensitive_steps <= _MOST_ATOMS:
             event = DiscreteLaplace(above(1 / self._noise), self._sensitive_steps)
         else:
             event = PureDP(above(self._sensitive_steps / self._noise))
-        return event if count == 1 else SelfComposed(event, check.non_negative_int(count=count))
+        return repeated(event, count)
 
     def _integers(self) -> NDArray[np.int64]:
         return discrete_laplace(self._noise, self.size, self._stream)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.events import Event
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, LengthMismatchError
 from privfair.core.mechanism import Mechanism
 from privfair.core.randomness import SecretStream, secret_stream
 from privfair.mechanisms._lattice import GaussianLaw, TableSampler, table_sampler
+from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import MAX_SCALE, BitSource
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["HardenedGaussian", "hardened_distance", "hardened_extra_delta", "summation_error"]
 
@@ -249,16 +252,16 @@ class HardenedGaussian(Mechanism):
             f"{self.value_error:.3g} that is included",
         )
 
-    def cost(self, count: int = 1) -> Event:
+    def cost(self, count: int = 1) -> AccountedEvent:
         """Return the event of ``count`` releases: Gaussian events of this multiplier.
 
         The small distance to it is not part of the event; subtract
         :meth:`extra_delta` from the target delta.
         """
-        from privfair.accounting.events import Gaussian, SelfComposed
+        from privfair.accounting.events import Gaussian
 
-        event: Event = Gaussian(self.noise_multiplier)
-        return event if count == 1 else SelfComposed(event, check.non_negative_int(count=count))
+        event: AccountedEvent = Gaussian(self.noise_multiplier)
+        return repeated(event, count)
 
     def extra_delta(self, epsilon: float, releases: int) -> float:
         """Return what this mechanism's distance from a Gaussian adds to delta."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.events import Event
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.frames import as_vector
 from privfair.core.mechanism import Mechanism
@@ -18,7 +17,11 @@ from privfair.core.privacy import NEIGHBORING
 from privfair.core.randomness import secret_stream
 from privfair.mechanisms._choice import exact_choice
 from privfair.mechanisms._discrete import below, fraction
+from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import BitSource
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["DPQuantile"]
 
@@ -116,19 +119,18 @@ class DPQuantile(Mechanism):
         self._stream = secret_stream(noise_random_state)
         self.seeded = self._stream.seeded
 
-    def cost(self, count: int = 1) -> Event:
+    def cost(self, count: int = 1) -> AccountedEvent:
         """Return one ``ExponentialMechanism`` per quantile.
 
         The event is stated for a record that comes or goes. Under replacement the accountant
         doubles it, and ``epsilon`` was halved for that.
         """
-        from privfair.accounting.events import ExponentialMechanism, SelfComposed
+        from privfair.accounting.events import ExponentialMechanism
 
         halved = 2 if self.neighboring == "replace_one" else 1
         each = below(self.epsilon / (len(self.quantiles) * halved))
-        event: Event = ExponentialMechanism(each)
-        total = len(self.quantiles) * check.non_negative_int(count=count)
-        return event if total == 1 else SelfComposed(event, total)
+        total = len(self.quantiles) * check.positive_int(count=count)
+        return repeated(ExponentialMechanism(each), total)
 
     def _prepare(self, value: Any) -> NDArray[np.float64]:
         column = as_vector(value, name="value")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core.events import Event
 from privfair.core.exceptions import SchemaError
 from privfair.core.frames import Table, missing_mask
 from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.mechanisms import DPHistogram, DPQuantile, DPSetDiscovery
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["SchemaDiscovery"]
 
@@ -60,7 +62,7 @@ class _Bounds:
             noise_random_state=seed,
         )
 
-    def cost(self) -> tuple[Event, ...]:
+    def cost(self) -> tuple[AccountedEvent, ...]:
         """Return the two events."""
         return self._histogram.cost(), self._quantiles(0.0, 1.0).cost()
 
@@ -88,7 +90,7 @@ class _Values:
             epsilon, delta, neighboring=neighboring, noise_random_state=noise_random_state
         )
 
-    def cost(self) -> tuple[Event, ...]:
+    def cost(self) -> tuple[AccountedEvent, ...]:
         """Return the event."""
         return (self._mechanism.cost(),)
 
@@ -137,7 +139,7 @@ class SchemaDiscovery:
                 part = float(Fraction(delta) / len(lists)) * (1.0 - 2.0**-50)
                 self._parts[name] = _Values(share, part, neighboring, seed)
 
-    def cost(self) -> tuple[Event, ...]:
+    def cost(self) -> tuple[AccountedEvent, ...]:
         """Return what every column that is read costs."""
         return tuple(event for part in self._parts.values() for event in part.cost())
 

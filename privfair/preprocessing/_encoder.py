@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from privfair.core import _validation as check
 from privfair.core.estimators import PrivateEstimatorMixin
-from privfair.core.events import Event
 from privfair.core.exceptions import (
     InvalidParameterError,
     InvalidTypeError,
@@ -27,6 +26,9 @@ from privfair.core.privacy import NEIGHBORING, PrivacyGuarantee
 from privfair.core.schema import Schema
 from privfair.preprocessing._discovery import SchemaDiscovery
 from privfair.preprocessing._layout import Layout
+
+if TYPE_CHECKING:
+    from privfair.accounting.events import AccountedEvent
 
 __all__ = ["PrivateTableEncoder"]
 
@@ -151,7 +153,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         self.noise_random_state = noise_random_state
 
     # -- before the data ----------------------------------------------------------------------
-    def cost(self, X: Any = None) -> tuple[Event, ...]:
+    def cost(self, X: Any = None) -> tuple[AccountedEvent, ...]:
         """Return the events that ``fit`` will charge; reads names and dtypes of X at most.
 
         Parameters
@@ -246,17 +248,20 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
     def _fit(self, X: Any, mode: str, *, charge: bool) -> Self:
         if mode == "as_is":
             validate_data(self, X, dtype=self.dtype)
-            self.schema_, self._layout, self.events_ = None, None, ()
+            self.schema_: Schema | None = None
+            self._layout: Layout | None = None
+            self.events_: tuple[AccountedEvent, ...] = ()
             self.n_features_out_, self.max_row_norm_ = self.n_features_in_, math.inf
             self.privacy_ = self._public_guarantee("columns are used as they are")
             return self
         frame = _as_frame(X)
         table = as_table(frame)
+        events: tuple[AccountedEvent, ...]
         if mode == "public":
-            schema = self.schema if isinstance(self.schema, Schema) else Schema(self.schema)
+            schema = _as_schema(self.schema)
             layout = self._make_layout(schema)
             layout.check(table, _columns(table, schema))
-            events: tuple[Event, ...] = ()
+            events = ()
             privacy = self._public_guarantee("the schema (bounds and categories) is public")
         else:
             schema, events = self._learn(table, charge=charge)
@@ -268,7 +273,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         self.max_row_norm_ = layout.max_row_norm()
         return self
 
-    def _learn(self, table: Table, *, charge: bool) -> tuple[Schema, tuple[Event, ...]]:
+    def _learn(self, table: Table, *, charge: bool) -> tuple[Schema, tuple[AccountedEvent, ...]]:
         discovery = self._discovery(table)
         events = discovery.cost()
         if self.missing == "error":
@@ -297,7 +302,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             assumptions=(f"{assumption}; nothing was learnt from the data",),
         )
 
-    def _learnt_guarantee(self, events: tuple[Event, ...]) -> PrivacyGuarantee:
+    def _learnt_guarantee(self, events: tuple[AccountedEvent, ...]) -> PrivacyGuarantee:
         from privfair.accounting import guarantee
 
         return guarantee(
@@ -424,6 +429,10 @@ def _as_frame(X: Any) -> Any:
     return X
 
 
+def _as_schema(schema: Any) -> Schema:
+    return schema if isinstance(schema, Schema) else Schema(schema)
+
+
 def _refuse_missing(table: Table) -> None:
     """Raise for a missing number before anything is charged."""
     for name in table.columns:
@@ -455,7 +464,7 @@ def _columns(table: Table, schema: Schema) -> list[str]:
 
 
 def _guarantee_from(data: Mapping[str, Any]) -> PrivacyGuarantee:
-    events: tuple[Event, ...] = ()
+    events: tuple[AccountedEvent, ...] = ()
     if data["events"]:
         from privfair.accounting.events import event_from_dict
 
