@@ -37,7 +37,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition; see :func:`parse_condition`."""
+    """One condition; see :func:`parse_condition`.
+
+    Attributes
+    ----------
+    text : str
+        As written.
+    finding : str
+        Identifier of a finding, "attention" or "critical".
+    field, compare : str
+        What of the finding is compared, and how; empty where its presence is enough.
+    number : float
+        With what.
+    """
 
     text: str
     finding: str

@@ -13,7 +13,14 @@ __all__ = ["AuditDiff", "FindingChange", "diff"]
 
 @dataclass(frozen=True)
 class FindingChange:
-    """One finding in both audits."""
+    """One finding in both audits.
+
+    Attributes
+    ----------
+    id, label : str
+    old, new : Value or None
+    old_severity, new_severity : str
+    """
 
     id: str
     label: str
@@ -74,6 +81,8 @@ class AuditDiff:
         Identifiers of findings in one audit only.
     notes : tuple of str
         What makes the two hard to compare: other data, settings, versions.
+    notice : str
+        The notices of either audit.
     """
 
     changed: tuple[FindingChange, ...]
@@ -135,6 +144,14 @@ def diff(old: AuditResult, new: AuditResult) -> AuditDiff:
     Intervals of two audits that do not overlap are a safe sign of a change where the audits rest
     on different rows. On the same rows the models are better compared in one audit, whose
     intervals use the pairing.
+
+    Examples
+    --------
+    >>> from privfair.report import AuditConfig, audit
+    >>> result = audit([0, 1] * 40, None, [0, 1] * 40, config=AuditConfig(n_resamples=100),
+    ...                sensitive_features={"sex": ["f", "f", "m", "m"] * 20})
+    >>> diff(result, result).changed
+    ()
     """
     a, b = old.findings, new.findings
     shared = [i for i in a if i in b]

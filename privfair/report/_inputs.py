@@ -103,7 +103,33 @@ def _listed(classes: Sequence[Any]) -> str:
 
 
 def positive_class(values: NDArray[Any], pos_label: Any, name: str) -> Any:
-    """Return the positive class, or say why it cannot be told."""
+    """Return the positive class, or say why it cannot be told.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_rows,)
+        Labels or decisions.
+    pos_label : object
+        The class that was named, or None.
+    name : str
+        What the values are called in error messages.
+
+    Returns
+    -------
+    object
+        1 for {0, 1} and {-1, 1}, else the class named.
+
+    Raises
+    ------
+    LabelError
+        No class was named and none can be taken, or the one named does not occur.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> positive_class(np.array([0, 1, 1]), None, "y")
+    1
+    """
     classes = _classes(values, name)
     if pos_label is not None:
         for candidate in (pos_label, _as_number(pos_label)):

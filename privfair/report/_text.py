@@ -236,7 +236,24 @@ def print_diff(
     *,
     ascii_only: bool = False,
 ) -> None:
-    """Write the difference of two audits to a rich console."""
+    """Write the difference of two audits to a rich console.
+
+    Parameters
+    ----------
+    diff : AuditDiff
+    shown : tuple of FindingChange
+        Those of ``diff.changed`` that are listed.
+    console : rich.console.Console
+    ascii_only : bool, default=False
+        For terminals that have nothing else.
+
+    Examples
+    --------
+    >>> from rich.console import Console
+    >>> from privfair.report import AuditDiff
+    >>> print_diff(AuditDiff((), 3, (), ()), (), Console(width=60))
+    No finding differs (3 compared).
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
