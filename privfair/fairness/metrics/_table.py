@@ -93,11 +93,13 @@ class CellNoise:
     def spread(self, critical: float) -> float:
         """Return the variance that a normal law needs for the tails of this one.
 
-        One Laplace draw exceeds ``scale * log(1 / alpha)`` with probability alpha; sums of
-        several are closer to normal, so that the value is conservative for them.
+        One discrete Laplace draw has P(abs(X) > r) = 2 q^(floor(r) + 1) / (1 + q), which is at
+        most alpha for r = scale * log(2 / ((1 + q) alpha)); sums of several draws are closer to
+        normal, so that the value is conservative for them.
         """
-        alpha = 2 * float(ndtr(-critical))
-        tail = self.scale * math.log(1 / max(alpha, 1e-300)) / critical
+        alpha = max(2 * float(ndtr(-critical)), 1e-300)
+        q = math.exp(-1.0 / self.scale)
+        tail = self.scale * math.log(2 / ((1 + q) * alpha)) / critical
         return max(self.variance, self.copies * tail**2)
 
 
