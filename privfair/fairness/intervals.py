@@ -74,7 +74,7 @@ def gap_interval(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
     Wilson intervals at the Tukey-Kramer critical value are joined pair by pair (method of
     variance estimates recovery). Where all pairwise intervals hold, the gap lies between the
     largest lower and the largest upper limit. Two groups: Newcombe's interval, cut at zero.
-    O(n_groups^2). Coverage is measured in ``benchmarks/gap_coverage.py``.
+    O(n_groups^2). Coverage is measured in ``benchmarks/bench_gap_coverage.py``.
 
     References
     ----------
