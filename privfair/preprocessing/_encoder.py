@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,7 @@ from privfair.core.exceptions import (
 from privfair.core.frames import Table, as_table
 from privfair.core.privacy import NEIGHBORING, PrivacyGuarantee
 from privfair.core.schema import Schema
+from privfair.preprocessing import _saved
 from privfair.preprocessing._discovery import SchemaDiscovery
 from privfair.preprocessing._layout import Layout
 
@@ -366,7 +368,10 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         named = getattr(self, "feature_names_in_", None)
         return {
             "version": _VERSION,
-            "schema": None if self.schema_ is None else self.schema_.to_dict(),
+            # A list of pairs: the order of the columns must survive writers that sort keys.
+            "schema": None
+            if self.schema_ is None
+            else [[name, entry] for name, entry in self.schema_.to_dict().items()],
             "numeric_range": self.numeric_range,
             "binning": self.binning,
             "missing": self.missing,
@@ -375,6 +380,15 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             "feature_names_in": None if named is None else [str(name) for name in named],
             "privacy": self.privacy_.to_dict(),
         }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted encoder to a JSON file."""
+        _saved.write(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an encoder that :meth:`save` wrote; nothing in the file is executed."""
+        return cls.from_dict(_saved.read(path))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -387,7 +401,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
                 f"the encoder was saved in version {data.get('version')!r} of its format, and "
                 f"this package reads version {_VERSION}. Use a newer privfair."
             )
-        schema = None if data["schema"] is None else Schema.from_dict(data["schema"])
+        schema = None if data["schema"] is None else Schema.from_dict(dict(data["schema"]))
         made = cls(
             schema="as_is" if schema is None else schema,
             numeric_range=data["numeric_range"],
@@ -400,7 +414,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         made.n_features_in_ = int(data["n_features_in"])
         if data["feature_names_in"] is not None:
             made.feature_names_in_ = np.array(data["feature_names_in"], dtype=object)
-        made.privacy_ = _guarantee_from(data["privacy"])
+        made.privacy_ = _saved.guarantee_from(data["privacy"])
         made.events_ = made.privacy_.events
         made.schema_ = schema
         made._layout = None if schema is None else made._make_layout(schema)
@@ -461,23 +475,3 @@ def _columns(table: Table, schema: Schema) -> list[str]:
             f"{extra or 'none'} only in X. Pass X[list(schema)], or declare them."
         )
     return schema.names
-
-
-def _guarantee_from(data: Mapping[str, Any]) -> PrivacyGuarantee:
-    events: tuple[AccountedEvent, ...] = ()
-    if data["events"]:
-        from privfair.accounting.events import event_from_dict
-
-        events = tuple(event_from_dict(event) for event in data["events"])
-    return PrivacyGuarantee(
-        float(data["epsilon"]),
-        data["delta"],
-        unit=data["unit"],
-        neighboring=data["neighboring"],
-        accountant=data["accountant"],
-        events=events,
-        assumptions=tuple(data["assumptions"]),
-        numerics=data["numerics"],
-        seeded=data["seeded"],
-        unsafe=tuple(data["unsafe"]),
-    )

@@ -24,8 +24,10 @@ from privfair.core.exceptions import (
     InvalidBudgetError,
     InvalidParameterError,
     InvalidTypeError,
+    OutputTargetError,
     SchemaError,
     SchemaVersionError,
+    UnsafeFileError,
     WeakGuaranteeError,
 )
 from privfair.mechanisms import DPQuantile, DPSetDiscovery
@@ -307,7 +309,7 @@ def test_not_fitted():
 )
 def test_round_trip_through_json(encoder):
     encoder.fit(FRAME)
-    text = json.dumps(encoder.to_dict(), allow_nan=False)
+    text = json.dumps(encoder.to_dict(), allow_nan=False, sort_keys=True)
     again = PrivateTableEncoder.from_dict(json.loads(text))
     assert np.array_equal(again.transform(FRAME), encoder.transform(FRAME))
     assert again.get_feature_names_out().tolist() == encoder.get_feature_names_out().tolist()
@@ -327,6 +329,41 @@ def test_round_trip_of_learnt_and_as_is_encoders():
     assert np.array_equal(copy.transform(X), X)
     with pytest.raises(SchemaVersionError):
         PrivateTableEncoder.from_dict({**as_is.to_dict(), "version": 99})
+
+
+def test_files(tmp_path):
+    encoder = private().fit(mixed())
+    encoder.save(tmp_path / "a.json")
+    encoder.save(tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    again = PrivateTableEncoder.load(tmp_path / "a.json")
+    assert np.array_equal(again.transform(mixed()), encoder.transform(mixed()))
+    with pytest.raises(OutputTargetError):
+        encoder.save(tmp_path / "absent" / "a.json")
+    for content in (b"\x80\x04\x95", b"[]", b"{}", b"[" * 100_000):
+        (tmp_path / "bad.json").write_bytes(content)
+        with pytest.raises(UnsafeFileError):
+            PrivateTableEncoder.load(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_skops_and_pickle(learn):
+    import pickle
+
+    import skops.io
+
+    frame = mixed() if learn else FRAME
+    encoder = private() if learn else PrivateTableEncoder(schema=SCHEMA)
+    encoder.fit(frame)
+    expected = encoder.transform(frame)
+    assert np.array_equal(pickle.loads(pickle.dumps(encoder)).transform(frame), expected)
+    encoder.set_params(ledger=None)  # a ledger is a file or lives in its process
+    data = skops.io.dumps(encoder)
+    types = skops.io.get_untrusted_types(data=data)
+    assert all(name.startswith("privfair.") for name in types)
+    again = skops.io.loads(data, trusted=types)
+    assert np.array_equal(again.transform(frame), expected)
+    assert again.privacy_.epsilon == encoder.privacy_.epsilon
 
 
 def test_no_data_value_is_stored():
