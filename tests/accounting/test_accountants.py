@@ -328,10 +328,14 @@ def test_any_grid_is_an_upper_bound_and_finer_is_tighter():
 
 def test_rounding_to_the_grid_keeps_both_masses():
     """What makes the rounded pair dominate: P-mass and Q-mass of every cell are kept."""
-    for pair in (
-        _losses.gaussian_pair(0.1, 0.8, 1e-2), _losses.replaced_gaussian_pair(0.1, 0.8, 1e-2),
+    pairs = [
+        _losses.gaussian_pair(0.1, 0.8, 1e-2),
+        _losses.replaced_gaussian_pair(0.1, 0.8, 1e-2),
         _losses.laplace_pair(0.1, 0.5, 1e-2),
-    ):  # fmt: skip
+        _losses.gaussian_pair(0.5, 0.03, 5e-2),  # losses beyond the largest that is kept
+    ]
+    assert pairs[-1].remove.infinite > 0.1
+    for pair in pairs:
         for loss in (pair.remove, pair.add):
             losses = (loss.low + np.arange(len(loss.p))) * loss.h
             assert loss.p.min() >= 0

@@ -145,8 +145,8 @@ def test_a_low_order_is_never_free():
     """An order with a negative or undefined divergence must not win."""
     from privfair.accounting._rdp import convert
 
-    orders = np.array([1.5, 2.0, 8.0, 32.0])
-    r = np.array([-1.0, np.nan, 0.5, 2.0])
+    orders = np.array([1.5, 2.0, 8.0, 32.0, 64.0])
+    r = np.array([-1.0, np.nan, 0.5, 2.0, -5.0])
     eps, order = convert(orders, r, 1e-5)
     assert order in (8.0, 32.0)
     assert eps > 0.5
