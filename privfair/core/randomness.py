@@ -9,6 +9,7 @@ reaches the other: a published seed must not allow the noise to be drawn again.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Any, NoReturn
 
@@ -45,6 +46,7 @@ class SecretStream:
 
     def __init__(self, noise_random_state: int | None = None) -> None:
         self.seeded = noise_random_state is not None
+        self._lock = threading.Lock()
         self._pool = b""
         self._at = 0
         self._seeds: np.random.SeedSequence | None = None
@@ -71,10 +73,11 @@ class SecretStream:
             return self._replay.bytes(n)
         if n > _POOL_BYTES:
             return os.urandom(n)
-        if self._at + n > len(self._pool):
-            self._pool, self._at = os.urandom(_POOL_BYTES), 0
-        taken = self._pool[self._at : self._at + n]
-        self._at += n
+        with self._lock:  # two threads must never be given the same bytes
+            if self._at + n > len(self._pool):
+                self._pool, self._at = os.urandom(_POOL_BYTES), 0
+            taken = self._pool[self._at : self._at + n]
+            self._at += n
         return taken
 
     def uint64(self, size: int | tuple[int, ...]) -> NDArray[np.uint64]:
@@ -92,6 +95,7 @@ class SecretStream:
         return np.random.Generator(np.random.Philox(key=key))
 
     def _drop(self) -> None:
+        self._lock = threading.Lock()  # the old one may have been held when the process forked
         self._pool, self._at = b"", 0
 
     def __repr__(self) -> str:

@@ -105,3 +105,20 @@ def test_check_random_state_takes_what_scikit_learn_passes():
     assert isinstance(check_random_state(legacy), np.random.Generator)
     generator = np.random.default_rng(0)
     assert check_random_state(generator) is generator
+
+
+def test_threads_share_a_stream_and_no_bytes() -> None:
+    import threading
+
+    stream, drawn = secret_stream(), []
+
+    def draw() -> None:
+        drawn.extend([stream.bytes(8) for _ in range(5000)])
+
+    threads = [threading.Thread(target=draw) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(drawn)) == 40_000
+    assert {len(item) for item in drawn} == {8}
