@@ -370,7 +370,9 @@ def _assemble(ctx: AuditContext, sections: list[SectionResult]) -> AuditResult:
         "n_rows": ctx.n,
         "n_positive": None if ctx.labels is None else int(ctx.labels.sum()),
         "groups": {
-            c.name: dict(zip(c.names, c.counts().tolist(), strict=True)) for c in ctx.singles()
+            c.name: dict(zip(c.names, c.counts().tolist(), strict=True))
+            | {label[0]: None for label in c.suppressed}
+            for c in ctx.singles()
         },
     }
     title = clean_text(ctx.config.title or "") or f"Audit of {ctx.dataset.name}"

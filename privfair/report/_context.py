@@ -165,10 +165,57 @@ class AuditContext:
         return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
 
     def crossing(self, *attributes: str) -> Crossing:
-        """Return the groups that these attributes make together; only those that occur."""
+        """Return the groups that these attributes make together; only those that occur.
+
+        Under ``min_cell`` the small groups, and those that would reveal them, are left out:
+        they are named in ``suppressed``, and their rows have the code -1.
+        """
         if attributes not in self._crossings:
-            self._crossings[attributes] = self._cross(attributes)
+            self._crossings[attributes] = self._shown(self._cross(attributes))
         return self._crossings[attributes]
+
+    def _shown(self, crossing: Crossing) -> Crossing:
+        if self.config.min_cell is None:
+            return crossing
+        hidden = self.cached("suppressed", self._plan)[crossing.attributes]
+        if not hidden:
+            return crossing
+        place = np.full(len(crossing.labels), -1)
+        kept = [k for k in range(len(crossing.labels)) if k not in hidden]
+        place[kept] = np.arange(len(kept))
+        return Crossing(
+            crossing.attributes,
+            tuple(crossing.labels[k] for k in kept),
+            place[crossing.codes],
+            crossing.absent,
+            tuple(crossing.labels[k] for k in sorted(hidden)),
+        )
+
+    def _plan(self) -> dict[tuple[str, ...], set[int]]:
+        from privfair.report._suppress import plan
+
+        names = list(self.groups)
+        wanted: list[tuple[str, ...]] = [(name,) for name in names]
+        for depth in range(2, min(self.config.intersections, len(names)) + 1):
+            wanted += combinations(names, depth)
+        codes = {attributes: self._cross(attributes).codes for attributes in wanted}
+        masks = [] if self.labels is None else [self.labels]
+        limit = self.config.min_cell or 0
+        return plan(codes, masks, [m.decisions for m in self.models], limit)
+
+    def note_of_suppressed(self, crossing: Crossing) -> tuple[str, ...]:
+        """Return the note below a table that leaves groups out; empty if it does not."""
+        if not crossing.suppressed:
+            return ()
+        names = ", ".join(" × ".join(label) for label in crossing.suppressed)
+        return (
+            f"Not shown, because a count is below {self.config.min_cell} or would reveal one that "
+            f"is: {names}.",
+        )
+
+    def small(self, count: int) -> bool:
+        """Whether a count may not be shown."""
+        return self.config.min_cell is not None and 0 < count < self.config.min_cell
 
     def _cross(self, attributes: tuple[str, ...]) -> Crossing:
         code = np.zeros(self.n, dtype=np.int64)

@@ -114,6 +114,8 @@ def _compute(
     config = ctx.config
     keep: Any = slice(None)
     sensitive, groups = None, None
+    if crossing is not None and len(crossing.labels) < 2:
+        return _too_few(ctx, model, names)
     if crossing is not None:
         keep = crossing.codes >= 0
         labels = np.array(crossing.names, dtype=object)
@@ -139,10 +141,23 @@ def _compute(
     return dict(zip(names, found, strict=True))
 
 
+def _too_few(
+    ctx: AuditContext, model: AuditedModel, names: tuple[str, ...]
+) -> dict[str, Estimate]:
+    """Return estimates where suppression leaves fewer than two groups to compare."""
+    reason = "fewer than two groups are large enough to be shown"
+    whole = tuple(name for name in names if name not in DISPARITIES)
+    found = estimates(ctx, model, None, whole) if whole else {}
+    return {
+        name: found[name] if name in found else Estimate.not_estimable(name, reason)
+        for name in names
+    }
+
+
 def by_group(estimate: Estimate, *, simultaneous: bool = False) -> list[Value]:
     """Return a metric's value in each group, in the order of the crossing."""
     frame = estimate.by_group
-    if frame is None:
+    if frame is None:  # no groups, or none that may be shown
         return []
     ends = ("simultaneous_low", "simultaneous_high") if simultaneous else ("low", "high")
     method = estimate.method + (", simultaneous over groups" if simultaneous else "")

@@ -148,7 +148,7 @@ def _dots(figure: Figure) -> _Canvas:
         lines += [("row", (a, g)) for a, g in rows if a == head]
     step = 26 if len(series) < 3 else 10 * len(series) + 4
     left, top, gap = 158, 62 if len(series) > 1 else 38, 18
-    height = step * len(lines)
+    height = step * max(len(lines), 1)
     width = (WIDTH - left - 12 - gap * (len(panels) - 1)) / len(panels)
     canvas = _Canvas(WIDTH, top + height + 34)
     if len(series) > 1:
@@ -168,7 +168,7 @@ def _dots(figure: Figure) -> _Canvas:
             fontweight="bold",
             fontsize=12,
         )
-        ax.set_ylim(len(lines), 0)
+        ax.set_ylim(max(len(lines), 1), 0)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
         cells = _column(figure, panel["key"])
@@ -231,10 +231,10 @@ def _forest(figure: Figure) -> _Canvas:
         lines += [("row", (a, m)) for a, m in rows if a == head]
     step = 26 if len(series) < 3 else 10 * len(series) + 4
     left, top, right = 262, 34 if len(series) > 1 else 10, 16
-    canvas = _Canvas(WIDTH, top + step * len(lines) + 52)
+    canvas = _Canvas(WIDTH, top + step * max(len(lines), 1) + 52)
     canvas.legend(series if len(series) > 1 else [], left + 4, 14)
-    ax = canvas.axes(left, top, WIDTH - left - right, step * len(lines))
-    ax.set_ylim(len(lines), 0)
+    ax = canvas.axes(left, top, WIDTH - left - right, step * max(len(lines), 1))
+    ax.set_ylim(max(len(lines), 1), 0)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ends = [

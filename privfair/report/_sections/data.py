@@ -111,6 +111,7 @@ def _sizes(ctx: AuditContext, crossing: Any) -> Table:
         f"Rows and outcomes by {crossing.name}",
         tuple(columns),
         tuple(tuple(row) for row in rows),
+        ctx.note_of_suppressed(crossing),
     )
 
 
@@ -165,13 +166,15 @@ def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
     cells = sum(int(gone.sum()) for gone in masks.values())
     rows_with = int(np.any(list(masks.values()), axis=0).sum()) if masks else 0
     share = rows_with / ctx.n
+    hide = ctx.small(rows_with) or ctx.small(cells)
+    some = f"{count(rows_with)} of {count(ctx.n)} rows ({percent(share)}) lack"
+    few = f"Fewer than {ctx.config.min_cell} rows lack"
     finding = Finding(
         "data.missing",
         "note",
-        f"{count(rows_with)} of {count(ctx.n)} rows ({percent(share)}) lack a value in at least "
-        f"one of {len(masks)} columns.",
+        f"{few if hide else some} a value in at least one of {len(masks)} columns.",
         "Rows with missing values",
-        Value(share, n=ctx.n),
+        Value.missing("small count", "suppressed") if hide else Value(share, n=ctx.n),
         "data",
     )
     if not masks:
@@ -179,19 +182,21 @@ def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
     worst = sorted(masks, key=lambda name: -int(masks[name].sum()))[:12]
     label = unique_labels(table.columns, 40)
     crossings = list(ctx.singles())
-    columns = ["all rows"] + [f"{n}" for n in crossings[0].names][:8]
+    columns = ["all rows"]
+    if ctx.config.min_cell is None:
+        columns += crossings[0].names[:8]
     data = []
     for name in worst:
         gone = masks[name]
-        data.append(
-            (label[name], "all rows", _share(int(gone.sum()), ctx.n, ctx), int(gone.sum()))
-        )
+        whole = _share_and_count(int(gone.sum()), ctx.n, ctx)
+        data.append((label[name], "all rows", *whole))
+        if ctx.config.min_cell is not None:
+            continue  # groups' counts could be subtracted from the whole
         by_group = crossings[0].counts(gone)
         for group, (present, absent) in list(
             zip(crossings[0].names, by_group.tolist(), strict=True)
         )[:8]:
-            value = _share(absent, present + absent, ctx)
-            data.append((label[name], group, value, absent))
+            data.append((label[name], group, *_share_and_count(absent, present + absent, ctx)))
     figure = Figure(
         "fig-missing",
         "heat",
@@ -210,6 +215,8 @@ def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
         ),
         {"rows": [label[name] for name in worst], "columns": columns, "counts": True},
     )
+    if hide:
+        return None, f"Fewer than {ctx.config.min_cell} rows lack a value.", finding
     text = (
         f"{count(cells)} values are missing, in {count(rows_with)} rows ({percent(share)}) and "
         f"{len(masks)} of {len(table.columns)} columns."
@@ -217,11 +224,13 @@ def _missing(ctx: AuditContext) -> tuple[Figure | None, str, Finding]:
     return figure, text, finding
 
 
-def _share(k: int, n: int, ctx: AuditContext) -> Value:
+def _share_and_count(k: int, n: int, ctx: AuditContext) -> tuple[Value, int | None]:
     if n == 0:
-        return Value.missing("no rows", n=0)
+        return Value.missing("no rows", n=0), 0
+    if ctx.config.min_cell is not None and (ctx.small(k) or ctx.small(n - k)):
+        return Value.missing("small count", "suppressed"), None
     i = wilson_interval(k, n, confidence=ctx.config.confidence)
-    return Value(i.value, i.low, i.high, ctx.config.confidence, "wilson", n)
+    return Value(i.value, i.low, i.high, ctx.config.confidence, "wilson", n), k
 
 
 # -- duplicates -------------------------------------------------------------------------------
@@ -231,10 +240,15 @@ def _duplicates(ctx: AuditContext) -> tuple[str, Finding]:
     assert ctx.features is not None
     frame = pd.DataFrame({i: ctx.features.column(n) for i, n in enumerate(ctx.features.columns)})
     same_features = int(frame.duplicated().sum())
+    if ctx.small(same_features):
+        text = f"Fewer than {ctx.config.min_cell} rows repeat the features of an earlier row."
+        hidden = Value.missing("small count", "suppressed")
+        return text, Finding("data.duplicates", "note", text, "Repeated rows", hidden, "data")
     text = f"{count(same_features)} rows have exactly the features of an earlier row"
     if ctx.labels is not None:
         frame["label"] = ctx.labels
         same_all = int(frame.duplicated().sum())
+    if ctx.labels is not None and not (ctx.small(same_all) or ctx.small(same_features - same_all)):
         text += f"; {count(same_all)} of them also have its outcome"
     text += (
         ". Repeated rows are not wrong in themselves; where they come from copying, every "
@@ -305,7 +319,8 @@ def _associations(ctx: AuditContext) -> tuple[Table, list[Finding]]:
             identifiers.append(label[name])
             continue
         values: dict[str, float | None] = {
-            t: None if clean_label(name) == t else cramers_v(codes, c) for t, c in targets.items()
+            t: None if clean_label(name) == t else _association(codes, c)
+            for t, c in targets.items()
         }
         rows.append((label[name], values))
         findings += _revealing(ctx, label[name], values)
@@ -326,6 +341,12 @@ def _associations(ctx: AuditContext) -> tuple[Table, list[Finding]]:
         tuple(notes),
     )
     return table, findings
+
+
+def _association(codes: NDArray[np.int64], target: NDArray[np.int64]) -> float | None:
+    inside = target >= 0  # rows of suppressed groups are outside
+    value = cramers_v(codes[inside], target[inside]) if inside.any() else float("nan")
+    return None if np.isnan(value) else value
 
 
 def _revealing(ctx: AuditContext, name: str, values: dict[str, float | None]) -> list[Finding]:

@@ -127,7 +127,7 @@ def _rates(ctx: AuditContext, crossing: Crossing) -> Table:
     for k, group in enumerate(crossing.names):
         for j, model in enumerate(ctx.models):
             head = [group, model.name] if several else [group]
-            cells = [values[(model.id, name)][k] for name in names]
+            cells = [_at(values[(model.id, name)], k) for name in names]
             rows.append((*head, sizes[k], *cells))
             marks.append("first" if several and j == 0 and k else "")
     for j, model in enumerate(ctx.models):
@@ -140,8 +140,14 @@ def _rates(ctx: AuditContext, crossing: Crossing) -> Table:
         f"Rates by {crossing.name}",
         tuple(columns),
         tuple(rows),
-        marks=tuple(marks),
+        ctx.note_of_suppressed(crossing),
+        tuple(marks),
     )
+
+
+def _at(values: list[Value], k: int) -> Value:
+    """Return the value of a group; there is none if it would stand alone."""
+    return values[k] if values else Value.missing("no other group is shown", "suppressed")
 
 
 def _rates_figure(ctx: AuditContext) -> Figure:
@@ -151,7 +157,7 @@ def _rates_figure(ctx: AuditContext) -> Figure:
         found = {m.name: estimates(ctx, m, crossing, RATES) for m in ctx.models}
         for k, group in enumerate(crossing.names):
             for m in ctx.models:
-                cells = [by_group(found[m.name][name])[k] for name in names]
+                cells = [_at(by_group(found[m.name][name]), k) for name in names]
                 rows.append((crossing.name, group, m.name, *cells))
     overall = {m.id: estimates(ctx, m, None, RATES) for m in ctx.models}
     panels = [

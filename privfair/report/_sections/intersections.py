@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from privfair.core.estimate import Estimate
 from privfair.report._context import AuditContext, Crossing
 from privfair.report._estimates import DISPARITIES, LABELS, RATES, by_group, estimates, strict
 from privfair.report._inputs import AuditedModel
@@ -116,11 +117,11 @@ def _table(
         name: [strict(v, *needs[name]) for v in by_group(found[name], simultaneous=True)]
         for name in names
     }
-    shrunken = {name: found[name].by_group["shrunken"].tolist() for name in names}  # type: ignore[index]
+    shrunken = {name: _shrunken(found[name]) for name in names}
     sizes = crossing.counts().tolist()
     positives = None if ctx.labels is None else crossing.counts(ctx.labels)[:, 1].tolist()
     rows: list[tuple[float, int, tuple[Any, ...]]] = []
-    for k, group in enumerate(crossing.names):
+    for k, group in enumerate(crossing.names if len(crossing.names) > 1 else []):
         harm = max(_beyond(cells[name][k], found[name].value) for name in names)
         row: list[Any] = [group, sizes[k]]
         if positives is not None:
@@ -142,10 +143,14 @@ def _table(
         f"{crossing.name}" + (f", {model.name}" if len(ctx.models) > 1 else ""),
         tuple(columns),
         tuple(row for _, _, row in rows),
-        _notes(ctx, crossing),
+        ctx.note_of_suppressed(crossing) + _notes(ctx, crossing),
         collapsed=len(rows) > MAX_ROWS or (model is not ctx.subject and len(rows) > 8),
     )
     return table, [_worst(ctx, model, crossing, table)]
+
+
+def _shrunken(estimate: Estimate) -> list[float]:
+    return [] if estimate.by_group is None else list(estimate.by_group["shrunken"])
 
 
 def _plain(value: float) -> float | None:
@@ -155,7 +160,7 @@ def _plain(value: float) -> float | None:
 def _notes(ctx: AuditContext, crossing: Crossing) -> tuple[str, ...]:
     if not crossing.absent:
         return ()
-    present = set(crossing.labels)
+    present = {*crossing.labels, *crossing.suppressed}
     levels = [ctx.levels[name] for name in crossing.attributes]
     gone = [" × ".join(item) for item in product(*levels) if item not in present]
     named = ", ".join(gone[:MAX_NAMED]) + (", …" if len(gone) > MAX_NAMED else "")
@@ -164,6 +169,13 @@ def _notes(ctx: AuditContext, crossing: Crossing) -> tuple[str, ...]:
 
 def _worst(ctx: AuditContext, model: AuditedModel, crossing: Crossing, table: Table) -> Finding:
     key = ctx.crossing_id(crossing)
+    if not table.rows:
+        return Finding(
+            ctx.finding_id(f"intersections.beyond.{key}", model), "note",
+            "No group is large enough to be shown.", f"Most extreme crossing, {crossing.name}",
+            Value.missing("no group is shown", "suppressed"), f"intersections/{table.id}",
+            model.id,
+        )  # fmt: skip
     first = table.rows[0]
     harm = float(first[-1])
     unknown = sum(any(isinstance(c, Value) and not c.shown for c in row) for row in table.rows)
@@ -196,9 +208,12 @@ def _heat(ctx: AuditContext, crossing: Crossing) -> Figure:
         (label[at[first]], label[at[second]]): (value, n)
         for label, value, n in zip(crossing.labels, values, sizes, strict=True)
     }
-    rows = []
+    rows: list[tuple[Any, ...]] = []
+    hidden = {(label[at[first]], label[at[second]]) for label in crossing.suppressed}
     for row, column in product(ctx.levels[first], ctx.levels[second]):
         value, n = cells.get((row, column), (Value.missing("no rows", n=0), 0))
+        if (row, column) in hidden:
+            value, n = Value.missing("small count", "suppressed"), None
         rows.append((row, column, value, n))
     return Figure(
         f"fig-crossing-{ctx.crossing_id(crossing)}",

@@ -35,13 +35,19 @@ def build(ctx: AuditContext) -> SectionResult:
         tables.append(_groups(ctx, crossing))
         blocks.append(Block("table", tables[-1].id))
     scored = [m for m in ctx.models if m.scores is not None]
+    if ctx.config.min_cell is not None:
+        scored = []  # curves of a group are made of counts that may be small
     for crossing in list(ctx.singles())[: max(1, MAX_FIGURES // max(len(scored), 1))]:
         for model in scored[:MAX_FIGURES]:
             if len(figures) < MAX_FIGURES:
                 figures.append(_curves(ctx, model, crossing))
                 blocks.append(Block("figure", figures[-1].id))
-    ranked = [m.name for m in scored if not m.probability]
+    ranked = [m.name for m in ctx.models if m.scores is not None and not m.probability]
     caveats = []
+    if ctx.config.min_cell is not None:
+        caveats.append(
+            "Calibration, ROC and score curves are left out: points on them are small counts."
+        )
     if ranked:
         caveats.append(
             f"The scores of {', '.join(ranked)} only order rows: they are no probabilities, and "
