@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import sys
@@ -102,6 +103,10 @@ def _csv(data: bytes, kind: str) -> pd.DataFrame:
         raise DataError(
             f"the table is not UTF-8 (byte {error.start}). Convert it, for instance with iconv."
         ) from None
+    header = next(csv.reader([text.split("\n", 1)[0]], delimiter=separator), [])
+    names = [name.strip() for name in header]
+    if len(set(names)) != len(names):
+        raise DataError("the table has two columns of the same name; rename one of them.")
     try:
         # Only an empty cell is missing: "NA" may be a group's name.
         return pd.read_csv(

@@ -195,16 +195,15 @@ def _dots(figure: Figure) -> _Canvas:
 def _whisker(ax: Any, cell: Any, y: float, k: int) -> None:
     if cell is None or not cell.shown:
         low, high = ax.get_xlim()
-        if k == 0:
-            ax.text(
-                low + 0.02 * (high - low),
-                y,
-                "not estimable",
-                color=MUTED,
-                fontsize=10,
-                va="center",
-                style="italic",
-            )
+        ax.text(
+            low + 0.02 * (high - low),
+            y,
+            "not estimable",
+            color=MUTED,
+            fontsize=9,
+            va="center",
+            style="italic",
+        )
         return
     if cell.low is not None and cell.high is not None:
         ax.plot(

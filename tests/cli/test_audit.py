@@ -1,0 +1,445 @@
+"""``privfair audit``: files, streams, exit codes, bad input, each with its own message."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from privfair.cli.main import run
+from privfair.report import from_json, json_schema
+
+FAST = ("--n-resamples", "200")
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(11)
+    n = 800
+    sex = rng.choice(["f", "m"], n)
+    y = (rng.random(n) < 0.3 + 0.2 * (sex == "m")).astype(int)
+    p = np.clip(0.35 * y + 0.6 * rng.random(n), 0, 1)
+    return pd.DataFrame(
+        {
+            "y": y, "yhat": (p > 0.5).astype(int), "p": p, "sex": sex,
+            "race": rng.choice(["a", "b"], n), "age": rng.integers(18, 90, n),
+            "job": rng.choice(["x", ""], n),
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def csv(table: pd.DataFrame, tmp_path: Path) -> Path:
+    path = tmp_path / "Größe und Maß.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def base(csv: Path | str, *more: str) -> list[str]:
+    return [
+        "audit", "run", "--predictions", str(csv), "--label", "y", "--prediction", "yhat",
+        "--sensitive", "sex", *FAST, *more,
+    ]  # fmt: skip
+
+
+# -- what it does -----------------------------------------------------------------------------
+def test_a_csv_of_decisions(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: pd.DataFrame
+) -> None:
+    page, data = tmp_path / "a b.html", tmp_path / "out.json"
+    code = run(
+        base(csv, "--score", "p", "--sensitive", "race", "--sensitive", "age",
+             "--bin", "age=25,45,65", "--intersections", "2", "--feature", "job",
+             "--html", str(page), "--json-file", str(data))
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "Accuracy" in out and str(page) in out
+    result = from_json(data.read_text("utf-8"))
+    assert page.read_text("utf-8") == result.to_html()
+    rates = table.groupby("sex")["yhat"].mean()
+    value = result.findings["fairness.dpd.sex"].value
+    assert value is not None
+    assert value.estimate == pytest.approx(rates.max() - rates.min())
+    assert set(result.counts["groups"]["age"]) == {"< 25", "25 to < 45", "45 to < 65", ">= 65"}
+    assert "Größe und Maß.csv" in result.title
+    assert str(tmp_path) not in data.read_text("utf-8")  # a folder may name a person
+
+
+def test_json_is_alone_on_stdout(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import jsonschema
+
+    assert run([*base(csv), "--json"]) == 0
+    out, _ = capsys.readouterr()
+    data = json.loads(out)
+    assert next(iter(data)) == "_notice"
+    jsonschema.Draft202012Validator(json_schema()).validate(data)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "arrow", "stdin", "stdin parquet"])
+def test_every_format_gives_the_same_audit(
+    kind: str, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / f"t.{kind.split()[-1]}"
+    if kind == "csv":
+        table.to_csv(path, index=False)
+    elif kind == "tsv":
+        table.to_csv(path, index=False, sep="\t")
+    elif kind == "parquet":
+        table.to_parquet(path)
+    elif kind == "arrow":
+        table.to_feather(path, compression="uncompressed")
+    else:
+        buffer = io.BytesIO()
+        if kind == "stdin":
+            table.to_csv(buffer, index=False)
+        else:
+            table.to_parquet(buffer)
+        buffer.seek(0)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(buffer, encoding="utf-8"))
+    source = "-" if kind.startswith("stdin") else str(path)
+    assert run([*base(source), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    rates = table.groupby("sex")["yhat"].mean()
+    found = data["findings"]["fairness.dpd.sex"]["value"]["estimate"]
+    assert found == pytest.approx(rates.max() - rates.min(), abs=1e-12)
+
+
+def test_scores_with_a_threshold(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["audit", "run", "--predictions", str(csv), "--label", "y", "--score", "p",
+            "--threshold", "0.5", "--sensitive", "sex", *FAST, "--json"]  # fmt: skip
+    assert run(args) == 0
+    first = json.loads(capsys.readouterr().out)["findings"]["fairness.eod.sex"]["value"]
+    assert run([*base(csv), "--json"]) == 0
+    second = json.loads(capsys.readouterr().out)["findings"]["fairness.eod.sex"]["value"]
+    assert first == second
+
+
+def test_two_models_are_compared(
+    table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two.csv"
+    table.assign(other=1 - table["yhat"]).to_csv(path, index=False)
+    assert run([*base(path, "--prediction", "other"), "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert "change.accuracy@other" in findings and "fairness.dpd.sex@other" in findings
+
+
+def test_the_word_missing_is_a_group_and_an_empty_cell_is_not(
+    table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    sex = np.where(np.arange(len(table)) % 9 == 0, "N/A", table["sex"])
+    table.assign(sex=sex).to_csv(path, index=False)
+    assert run([*base(path), "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["counts"]["groups"]["sex"]
+    assert set(groups) == {"N/A", "f", "m"}
+    table.assign(sex=np.where(sex == "N/A", "", sex)).to_csv(path, index=False)
+    assert run(base(path)) == 3
+    assert "--missing-group" in capsys.readouterr().err
+    assert run([*base(path, "--missing-group"), "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["counts"]["groups"]["sex"]
+    assert set(groups) == {"missing", "f", "m"}
+    assert run([*base(path, "--missing-group", "unknown"), "--json"]) == 0
+    assert "unknown" in json.loads(capsys.readouterr().out)["counts"]["groups"]["sex"]
+
+
+def test_the_audit_is_entered_into_the_ledger(csv: Path, tmp_path: Path) -> None:
+    from privfair.accounting import Ledger
+
+    book = tmp_path / "l.db"
+    for expected in (1, 2):
+        assert run(base(csv, "--ledger", str(book))) == 0
+        assert len(Ledger.open(book, read_only=True)) == expected
+
+
+def test_the_seed_is_used_and_stated(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for seed in ("3", "3", "4"):
+        assert run(["--seed", seed, *base(csv), "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        assert data["config"]["random_state"] == int(seed)
+        found.append(data["findings"]["fairness.dpd.sex"]["null"])
+    assert found[0] == found[1] != found[2]
+
+
+# -- conditions and exit codes ------------------------------------------------------------------
+def test_fail_on_ends_with_six(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(base(csv, "--fail-on", "fairness.dpd.sex.low>-1")) == 6
+    assert "fail-on: fairness.dpd.sex.low>-1: low is" in capsys.readouterr().err
+    assert run(base(csv, "--fail-on", "fairness.dpd.sex.low>0.9")) == 0
+    assert run(base(csv, "--fail-on", "privacy.contradiction")) == 0
+    both = ["--fail-on", "fairness.dpd.sex.low>0.9", "--fail-on", "performance.accuracy.high<2"]
+    assert run(base(csv, *both)) == 6
+
+
+def test_a_misspelt_condition_is_a_usage_error(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(base(csv, "--fail-on", "fairness dpd")) == 2
+    assert "not of the form" in capsys.readouterr().err
+    assert run(base(csv, "--fail-on", "fairness.dpd.sxe.low>0.1")) == 2
+    assert "fairness.dpd.sex" in capsys.readouterr().err
+
+
+def test_a_failed_section_ends_with_eight(
+    csv: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from privfair.core import registry
+    from privfair.report import Section, available_sections
+
+    def broken(ctx: Any) -> Any:
+        raise RuntimeError("secret 4711")
+
+    available_sections()
+    table = dict(registry._REGISTERED["report_sections"])
+    table["broken"] = Section("broken", "A broken section", broken)
+    monkeypatch.setitem(registry._REGISTERED, "report_sections", table)
+    assert run(base(csv)) == 8
+    out, err = capsys.readouterr()
+    assert "A broken section" in err and "4711" not in out + err
+    # 8 weighs more than 6
+    assert run(base(csv, "--fail-on", "fairness.dpd.sex.low>-1")) == 8
+
+
+# -- bad input ----------------------------------------------------------------------------------
+BAD: dict[str, tuple[int, str, list[str]]] = {
+    "absent prediction": (3, "did you mean 'yhat'", ["--prediction", "yhatt"]),
+    "absent sensitive": (3, "column 'sexx'", ["--sensitive", "sexx"]),
+    "absent feature": (3, "column 'jobb'", ["--feature", "jobb"]),
+    "quantity": (3, "--bin age=25,45,65", ["--sensitive", "age"]),
+    "score above one": (3, "probabilities in [0, 1]", ["--score", "age"]),
+    "pos label": (3, "does not occur", ["--pos-label", "yes"]),
+    "cut": (2, "column=a,b", ["--bin", "age"]),
+    "cut words": (2, "column=a,b", ["--bin", "age=x,y"]),
+    "cut of another": (3, "'agee'", ["--bin", "agee=1,2"]),
+    "resamples": (2, "at least 100", ["--n-resamples", "5"]),
+    "confidence": (2, "below 1", ["--confidence", "1"]),
+    "intersections": (2, "intersections", ["--intersections", "7"]),
+    "score count": (2, "one score for each", ["--score", "p", "--score", "y"]),
+    "threshold": (2, "leave out --prediction", ["--threshold", "0.5"]),
+    "twice": (2, "twice", ["--prediction", "yhat"]),
+    "unknown option": (2, "no such option", ["--htm"]),
+    "html folder": (2, "is a directory", ["--html", "."]),
+    "html nowhere": (2, "does not exist", ["--html", "nowhere/at/all.html"]),
+    "json folder": (2, "is a directory", ["--json-file", "."]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_input(
+    name: str, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, words, more = BAD[name]
+    book = tmp_path / "ledger.db"
+    assert run(base(csv, *more, "--ledger", str(book))) == code
+    out, err = capsys.readouterr()
+    assert words in err.lower().replace("\n", " "), err
+    assert "Traceback" not in err and not out
+    if book.exists():
+        from privfair.accounting import Ledger
+
+        assert len(Ledger.open(book, read_only=True)) == 0
+
+
+FILES: dict[str, tuple[int, str, bytes]] = {
+    "empty": (3, "empty", b""),
+    "header only": (3, "no rows", b"y,yhat,sex\n"),
+    "nul": (4, "nul bytes", b"y,yhat,sex\n1,\x00,f\n"),
+    "latin": (3, "not utf-8", "y,yhat,sex\n1,1,Größe\n".encode("latin-1")),
+    "ragged": (3, "well-formed", b"y,yhat,sex\n1,1,f\n1,1,f,9,9\n"),
+    "wide": (4, "columns", b",".join(b"c%d" % k for k in range(10_001)) + b"\n"),
+    "twice the same": (3, "same name", b"y,yhat,sex,y\n1,1,f,0\n"),
+    "parquet": (3, "not a readable parquet", b"PAR1 and nonsense"),
+    "gzip": (4, "nul bytes", b"\x1f\x8b\x08\x00\x00\x00\x00\x00"),
+    "one class": (3, "one class", b"y,yhat,sex\na,a,f\na,a,m\n"),
+    "three classes": (3, "--pos-label", b"y,yhat,sex\n1,1,f\n2,2,m\n3,3,m\n"),
+    "one group": (3, "one group only", b"y,yhat,sex\n1,1,f\n0,0,f\n"),
+    "missing label": (3, "missing", b"y,yhat,sex\n1,1,f\n,0,m\n0,0,m\n"),
+    "missing decision": (3, "missing", b"y,yhat,sex\n1,1,f\n1,,m\n0,0,m\n"),
+    "scores": (3, "probabilities", b"y,yhat,sex\n1,0.7,f\n0,0.2,m\n"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_bad_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, words, data = FILES[name]
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    assert run(base(path)) == code
+    out, err = capsys.readouterr()
+    assert words in err.lower().replace("\n", " "), err
+    assert "Traceback" not in err and not out
+
+
+def test_an_absent_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(base(tmp_path / "none.csv")) == 3
+    assert "does not exist" in capsys.readouterr().err
+    assert run(base(tmp_path)) == 3
+    assert "is a directory" in capsys.readouterr().err
+
+
+def test_parquet_without_its_library(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / "t.parquet"
+    table.to_parquet(path)
+    for name in ("pyarrow", "pyarrow.parquet", "pyarrow.ipc"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert run(base(path)) == 7
+    assert "pip install pyarrow" in capsys.readouterr().err
+
+
+# -- report and diff ----------------------------------------------------------------------------
+@pytest.fixture
+def made(csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    data = tmp_path / "a.json"
+    assert run(base(csv, "--json-file", str(data), "--html", str(tmp_path / "a.html"))) == 0
+    capsys.readouterr()
+    return data
+
+
+def test_the_json_gives_the_page_again(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again.html"
+    assert run(["audit", "report", str(made), "--html", str(again)]) == 0
+    assert again.read_text("utf-8") == (tmp_path / "a.html").read_text("utf-8")
+    assert "Accuracy" in capsys.readouterr().out
+    assert run(["audit", "report", str(made), "--fail-on", "fairness.dpd.sex.n>1"]) == 6
+    capsys.readouterr()
+    assert run(["audit", "report", str(made), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(made.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda d: d | {"schema_version": "9.0.0"}, 4),
+        (lambda d: {}, 4),
+        (lambda d: d | {"surprise": 1}, 8),
+    ],
+)
+def test_other_json_is_refused(
+    made: Path, tmp_path: Path, change: Any, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(change(json.loads(made.read_text("utf-8")))), encoding="utf-8")
+    assert run(["audit", "report", str(bad)]) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_difference_of_two_audits(
+    made: Path, csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "diff", str(made), str(made)]) == 0
+    assert "No finding differs" in capsys.readouterr().out
+    other = tmp_path / "b.json"
+    args = ["audit", "run", "--predictions", str(csv), "--label", "y", "--prediction", "y",
+            "--sensitive", "sex", *FAST, "--json-file", str(other)]  # fmt: skip
+    assert run(args) == 0
+    capsys.readouterr()
+    assert run(["audit", "diff", str(made), str(other), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    accuracy = next(c for c in data["changed"] if c["id"] == "performance.accuracy")
+    assert accuracy["apart"] is True and accuracy["delta"] > 0
+
+
+# -- the two data sets --------------------------------------------------------------------------
+@pytest.fixture
+def no_real_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PRIVFAIR_DATA_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("PRIVFAIR_CACHE_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("PRIVFAIR_OFFLINE", "1")
+
+
+def test_adult_embedded_says_so_in_every_first_line(
+    no_real_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, book = tmp_path / "reports", tmp_path / "l.db"
+    args = ["audit", "adult", "--output", str(folder), "--ledger", str(book), *FAST]
+    assert run(args) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("EMBEDDED DATA")
+    for words in ("LogisticRegression", "DPClassifier, epsilon 1", "Rates by sex", "Certificate",
+                  "certified", "adult.html", "adult.json", "ledger"):  # fmt: skip
+        assert words in out
+    text = (folder / "adult.json").read_text("utf-8")
+    assert text.split("\n")[1].strip().startswith('"_notice": "EMBEDDED DATA')
+    page = (folder / "adult.html").read_text("utf-8")
+    body = page[page.index("<body>") :]
+    assert body.index("EMBEDDED DATA") < body.index("Skip to the report")
+    result = from_json(text)
+    twin = result.models[1]
+    assert twin.privacy is not None and twin.privacy["certified"] is True
+    assert 0.9 < twin.privacy["epsilon"] <= 1.0
+    assert result.dataset.certificate is not None
+    from privfair.accounting import Ledger
+
+    spent = Ledger.open(book, read_only=True).spent()
+    assert spent.epsilon <= 1.0
+    beside = Ledger.open(tmp_path / "l-audited.db", read_only=True)
+    assert beside.spent().epsilon == float("inf") and len(beside) == 1
+
+
+def test_adult_training_rows_are_refused_before_anything_is_spent(
+    no_real_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book = tmp_path / "l.db"
+    args = ["audit", "adult", "--split", "train", "--output", str(tmp_path), "--ledger", str(book)]
+    assert run([*args, *FAST]) == 2
+    assert "--allow-raw-training-rows" in capsys.readouterr().err
+    assert not book.exists()
+
+
+def test_compas_embedded(
+    no_real_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "compas", "--output", str(tmp_path), "--version", "filtered", *FAST]) == 0
+    assert capsys.readouterr().out.startswith("EMBEDDED DATA")
+    assert (tmp_path / "compas.html").exists()
+
+
+def test_compas_real(
+    real_data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["audit", "compas", "--output", str(tmp_path), *FAST, "--race", "Caucasian",
+            "--race", "African-American", "--json"]  # fmt: skip
+    assert run(args) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["findings"]["fairness.eod.race"]["value"]["estimate"] == pytest.approx(
+        0.213925, abs=1e-6
+    )
+    assert "Hispanic (637 rows)" in data["dataset"]["split"]
+    assert run([*args[:-1], "--race", "Martian"]) == 2
+    assert "Martian" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "reports"
+    file.write_text("x")
+    assert run(["audit", "compas", "--output", str(file), *FAST]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    import subprocess
+
+    code = (
+        "import sys\nfrom privfair.cli.main import run\nrun(['audit', 'run', '--help'])\n"
+        "print(sorted({'torch', 'sklearn', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
