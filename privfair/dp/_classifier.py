@@ -61,8 +61,9 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
     optimizer : {"sgd", "adam"}, default="sgd"
         Post-processing of the noisy gradients.
     lr : float or "auto", default="auto"
-        Step size, above 0. ``"auto"`` is 4 for sgd and 0.05 for adam, for sgd divided by the
-        public bound on an encoded record's squared norm over 16 where that is above 1.
+        Step size, above 0. ``"auto"`` is 4 for sgd and 0.05 for adam (2 and 0.01 with hidden
+        layers or a module), for sgd divided by the public bound on an encoded record's squared
+        norm over 16 where that is above 1.
     hidden_layer_sizes : tuple of int, default=()
         Sizes of hidden layers with tanh; none is logistic regression.
     module : torch.nn.Module, callable or None, default=None

@@ -50,6 +50,7 @@ from privfair.training._progress import Progress
 __all__ = ["BasePrivateEstimator", "Problem"]
 
 _LR = {"sgd": 4.0, "adam": 0.05}
+_LR_OF_NETWORKS = {"sgd": 2.0, "adam": 0.01}  # hidden layers
 _NORM_OF_LR = 16.0  # the squared input norm up to which the default step size is safe
 _AVERAGE = 0.5  # the fraction of last steps whose parameters are averaged
 _CHUNK = 65_536
@@ -232,7 +233,8 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     def _learning_rate(self, encoding: Encoding) -> float:
         if self.lr != "auto":
             return float(self.lr)
-        rate = _LR[self.optimizer]
+        linear = self.module is None and not self._hidden()
+        rate = (_LR if linear else _LR_OF_NETWORKS)[self.optimizer]
         if self.optimizer == "sgd" and encoding.square_norm is not None:
             rate /= max(1.0, (1.0 + encoding.square_norm) / _NORM_OF_LR)
         return rate

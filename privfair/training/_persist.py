@@ -144,7 +144,8 @@ class SavedEstimatorMixin:
 
 # -- to text and arrays --------------------------------------------------------------------
 def _text(document: dict[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    # Keys stay in order: that of a schema's columns is the order of the encoded columns.
+    return json.dumps(document, allow_nan=False, separators=(",", ":"))
 
 
 def _arrays(estimator: Any) -> dict[str, NDArray[Any]]:

@@ -83,6 +83,20 @@ def test_round_trip_through_skops_pickle_and_copy(case, tmp_path):
     same(clf, copy.deepcopy(clf))
 
 
+@pytest.mark.parametrize("schema", ["public", "learnt"])
+def test_columns_keep_their_order(schema, tmp_path):
+    """Columns and categories in no alphabetical order, on more rows."""
+    X, y = table(1_000)
+    X = X.rename(columns={"a": "z", "b": "m", "kind": "c"})[["z", "c", "m"]]
+    public = Schema({"z": Numeric(-4, 4), "c": Categorical(["z", "x", "y"]), "m": Numeric(-3, 4)})
+    clf = DPClassifier(schema=public if schema == "public" else None, epochs=2, epsilon=5.0)
+    clf.fit(X, y).save(tmp_path / "model")
+    for again in (DPClassifier.load(tmp_path / "model"), pickle.loads(pickle.dumps(clf))):
+        assert again.encoding_.feature_names == clf.encoding_.feature_names
+        np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+        assert list(again.encoding_.encoder.schema_) == ["z", "c", "m"]
+
+
 def test_an_unfitted_estimator_can_be_copied():
     clf = DPClassifier(epsilon=2.0, schema=SCHEMA, hidden_layer_sizes=(3,))
     again = pickle.loads(pickle.dumps(clf))
