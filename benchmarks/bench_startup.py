@@ -23,7 +23,7 @@ CASES = {
     "privfair --help": ["-m", "privfair", "--help"],
     "privfair accountant --help": ["-m", "privfair", "accountant", "--help"],
     "privfair accountant epsilon": [
-        "-m", "privfair", "accountant", "epsilon", "--mechanism", "dp-sgd",
+        "-m", "privfair", "accountant", "epsilon",
         "--noise-multiplier", "1.1", "--sample-rate", "0.01", "--steps", "1000",
         "--delta", "1e-5",
     ],

@@ -115,7 +115,7 @@ def _log_mix(q: float, loss: float) -> float:
     return math.log1p(q * math.expm1(loss))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def gaussian_pair(q: float, sigma: float, h: float) -> Pair:
     """Losses of a Gaussian on a Poisson sample, one contribution of norm 1 against nothing.
 
@@ -143,7 +143,7 @@ def gaussian_pair(q: float, sigma: float, h: float) -> Pair:
     return Pair(remove, _mirror(h, first, p_mass, q_mass, under_q, over_q))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def replaced_gaussian_pair(q: float, sigma: float, h: float) -> Pair:
     """Losses of a Gaussian on a Poisson sample, a contribution of norm 1 against its opposite.
 
@@ -169,7 +169,7 @@ def replaced_gaussian_pair(q: float, sigma: float, h: float) -> Pair:
     return Pair(both, both)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def laplace_pair(q: float, b: float, h: float) -> Pair:
     """Losses of Laplace noise of scale b on a Poisson sample, one contribution of norm 1."""
     most = 1 / b

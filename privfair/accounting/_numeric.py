@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ class Numeric:
 
 
 _CACHE: OrderedDict[tuple[object, ...], Numeric] = OrderedDict()
+_LOCK = threading.Lock()
 
 
 def _key(plan: Plan, step: float, ranged: bool) -> tuple[object, ...] | None:
@@ -73,11 +75,14 @@ def numeric(plan: Plan, step: float, *, ranged: bool = False) -> Numeric:
         Whether exponential mechanisms go in by their zCDP bound rather than as pure DP.
     """
     key = _key(plan, step, ranged)
-    if key is not None and key in _CACHE:
-        _CACHE.move_to_end(key)
-        return _CACHE[key]
+    if key is None:
+        return _build(plan, step, ranged)
+    with _LOCK:
+        if key in _CACHE:
+            _CACHE.move_to_end(key)
+            return _CACHE[key]
     found = _build(plan, step, ranged)
-    if key is not None:
+    with _LOCK:
         _CACHE[key] = found
         while len(_CACHE) > 16:
             _CACHE.popitem(last=False)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from privfair.core.exceptions import PrivfairWarning
+from privfair.core.exceptions import LedgerError, LogIntegrityError, PrivfairWarning
 
-__all__ = ["on_network", "retry_busy"]
+__all__ = ["on_network", "retry_busy", "translated"]
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs"}
+
+
+@contextlib.contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn SQLite's errors into ours; what was not written was not charged."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        damaged = ("malformed", "not a database", "encrypted")
+        if any(word in text for word in damaged):
+            raise LogIntegrityError(f"{where} is damaged or not a log: {text}.") from error
+        raise LedgerError(
+            f"{where} cannot be read or written ({text}). Check free disk space, "
+            "permissions and other writers, then try again."
+        ) from error
 
 
 def retry_busy(action: Callable[[], Any], seconds: float) -> None:

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
-from privfair.core._sqlite import on_network, retry_busy
+from privfair.core._sqlite import on_network, retry_busy, translated
 from privfair.core.exceptions import (
     InvalidTypeError,
     LedgerError,
@@ -194,7 +194,7 @@ class HashChainLog:
         self._owner = os.getpid()
         self._memory: sqlite3.Connection | None = None
         self.keyed = key is not None
-        with _translated(self):
+        with translated(self.where):
             self.header = self._open(header or {})
 
     # --- opening --------------------------------------------------------------------------
@@ -261,8 +261,8 @@ class HashChainLog:
             try:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             except sqlite3.OperationalError:
-                # In a folder that cannot be written SQLite cannot make its shared-memory file.
-                # Without a write-ahead log beside it the file is complete by itself.
+                # SQLite cannot make its shared-memory file in a folder that is not writable;
+                # without a write-ahead log beside it the file is complete by itself.
                 connection.close()
                 if Path(f"{path}-wal").exists():
                     raise
@@ -303,17 +303,17 @@ class HashChainLog:
     def _check_version(self, connection: sqlite3.Connection) -> None:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > SCHEMA:
-            raise SchemaVersionError(
-                f"{self.where} has schema version {found}; this version of privfair reads up "
-                f"to {SCHEMA}. Install a newer privfair; nothing was changed."
-            )
+            self._newer(found)
+
+    def _newer(self, found: int) -> NoReturn:
+        raise SchemaVersionError(
+            f"{self.where} has schema version {found}; this version of privfair reads up to "
+            f"{SCHEMA}. Install a newer privfair; nothing was changed."
+        )
 
     def _check_header(self, header: dict[str, Any]) -> dict[str, Any]:
         if int(header.get("schema", 0)) > SCHEMA:
-            raise SchemaVersionError(
-                f"{self.where} has schema version {header['schema']}; this version of "
-                f"privfair reads up to {SCHEMA}. Install a newer privfair."
-            )
+            self._newer(header["schema"])
         if header.get("log") != self.kind:
             raise LogIntegrityError(
                 f"{self.where} is a log of kind {header.get('log')!r}, not {self.kind!r}."
@@ -344,7 +344,7 @@ class HashChainLog:
         """
         if self.read_only:
             raise LedgerError(f"{self.where} was opened for reading only.")
-        with self._lock, _translated(self):
+        with self._lock, translated(self.where):
             connection = self._connect()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -363,12 +363,12 @@ class HashChainLog:
 
     def rows(self, after: int = 0) -> list[LogRow]:
         """Return the rows whose ``id`` is above ``after``, in order."""
-        with self._lock, _translated(self):
+        with self._lock, translated(self.where):
             return list(self._select(self._connect(), after))
 
     def head(self) -> tuple[int, str]:
         """Return the number of rows and the hash of the last: what to store elsewhere."""
-        with self._lock, _translated(self):
+        with self._lock, translated(self.where):
             return self._head(self._connect())
 
     def _head(self, connection: sqlite3.Connection) -> tuple[int, str]:
@@ -456,7 +456,7 @@ class HashChainLog:
             row.hash.encode(),
         )
 
-    def _broken(self, row: int, what: str) -> None:
+    def _broken(self, row: int, what: str) -> NoReturn:
         raise LogIntegrityError(
             f"row {row} of {self.where} {what}. Rows before it are intact; from there on the "
             "log proves nothing. Restore it from a backup whose head you know."
@@ -467,6 +467,12 @@ class HashChainLog:
         if self._key is None:
             return hashlib.sha256(message.encode()).hexdigest()
         return hmac.new(self._key, message.encode(), hashlib.sha256).hexdigest()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+            if self._memory is not None and self._owner == os.getpid():
+                self._memory.close()
 
     def close(self) -> None:
         """Close this thread's connection; the log opens again when it is next used."""
@@ -485,19 +491,3 @@ def _rollback(connection: sqlite3.Connection) -> None:
     with contextlib.suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-@contextlib.contextmanager
-def _translated(log: HashChainLog) -> Iterator[None]:
-    """Turn SQLite's errors into ours; what was not written was not charged."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        damaged = ("malformed", "not a database", "encrypted")
-        if any(word in text for word in damaged):
-            raise LogIntegrityError(f"{log.where} is damaged or not a log: {text}.") from error
-        raise LedgerError(
-            f"{log.where} cannot be read or written ({text}). Check free disk space, "
-            "permissions and other writers, then try again."
-        ) from error
