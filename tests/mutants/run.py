@@ -1,6 +1,6 @@
 """Plant known bugs, one at a time, in a copy of the source; each must make its test fail.
 
-    python tests/mutants/run.py [--only TEXT] [--list]
+    python tests/mutants/run.py [--room NAME] [--only TEXT] [--list]
 
 The bugs are in the TOML files beside this script, one file per room::
 
@@ -55,10 +55,10 @@ class Bug:
         return text.replace(self.find, self.replace)
 
 
-def load() -> list[Bug]:
-    """Read all entries."""
+def load(room: str = "") -> list[Bug]:
+    """Read all entries, or those of one room."""
     bugs = []
-    for path in sorted(Path(__file__).parent.glob("*.toml")):
+    for path in sorted(Path(__file__).parent.glob(f"{room or '*'}.toml")):
         for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("bug", []):
             bugs.append(Bug(**{**entry, "tests": tuple(entry["tests"])}))
     return bugs
@@ -77,9 +77,10 @@ def run_tests(root: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="only bugs whose name contains this text")
+    parser.add_argument("--room", default="", help="only the bugs of this file, such as cli")
     parser.add_argument("--list", action="store_true", help="only list them")
     options = parser.parse_args()
-    bugs = [bug for bug in load() if options.only in bug.name]
+    bugs = [bug for bug in load(options.room) if options.only in bug.name]
     if options.list:
         print(*(f"{bug.name}  [{bug.file}]" for bug in bugs), sep="\n")
         return 0
