@@ -173,6 +173,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/core/statistics/_bootstrap.py": "bootstrap resampling of data already held",
     "privfair/fairness/metrics/_resample.py": "bootstrap and permutation seeds and draws",
     "privfair/core/statistics/_permutation.py": "the null of a raw metric, from random_state",
+    "privfair/fairness/metrics/_calibration.py": "random errors of intervals, from random_state",
     "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",
     "privfair/testing/_metric.py": "made-up decisions with which a metric is tried",
     "privfair/testing/_penalty.py": "made-up scores with which a penalty's bound is attacked",

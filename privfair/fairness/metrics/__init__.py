@@ -9,6 +9,7 @@ from privfair.core._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "_calibration": ["calibration_gap", "expected_calibration_error"],
         "_disparities": [
             "accuracy_difference",
             "demographic_parity_difference",
@@ -35,13 +36,7 @@ __getattr__, __dir__, __all__ = attach(
             "true_negative_rate",
             "true_positive_rate",
         ],
-        "_scores": [
-            "auc",
-            "brier_score",
-            "calibration_gap",
-            "expected_calibration_error",
-            "log_loss",
-        ],
+        "_scores": ["auc", "brier_score", "log_loss"],
         "_table": ["GroupTable"],
     },
 )

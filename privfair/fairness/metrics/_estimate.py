@@ -9,10 +9,11 @@ from privfair.core.estimate import Estimate
 from privfair.core.exceptions import InvalidTypeError
 from privfair.core.metric import Metric
 from privfair.fairness.metrics._base import ContextMetric
+from privfair.fairness.metrics._calibration import CalibrationGap
 from privfair.fairness.metrics._context import Context, Options
 from privfair.fairness.metrics._inputs import DEFAULT_POS_LABEL, check_rows
 from privfair.fairness.metrics._private import private_context, refuse
-from privfair.fairness.metrics._scores import CalibrationGap, ScoreMetric
+from privfair.fairness.metrics._scores import ScoreMetric
 
 __all__ = ["estimate_all"]
 
@@ -125,9 +126,7 @@ def estimate_all(
         return [cast(ContextMetric, metric).checked(context) for metric in chosen]
     check_rows(**data)
     context = Context(**data, pos_label=pos_label, options=settings)
-    context.score_kinds = [
-        m.name for m in chosen if isinstance(m, ContextMetric) and m.from_scores
-    ]
+    context.score_kinds = [m.name for m in chosen if isinstance(m, ScoreMetric) and m.resampled]
     for metric in chosen:  # bad scores are refused before anything is computed
         if isinstance(metric, ScoreMetric | CalibrationGap):
             metric.read(context)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from privfair.fairness.metrics._context import Context
 
-__all__ = ["ScoreTable", "area", "bin_gap", "calibration_error"]
+__all__ = ["ScoreTable", "area", "bin_gap", "calibration_error", "mean_spread"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -65,11 +65,15 @@ def bin_gap(n: Floats, pos: Floats) -> Floats:
     The last axes are (group, bin). Bins in which fewer than two groups have rows compare
     nothing and do not count; the others are weighted by their rows.
     """
-    observed = rate(pos, n)
-    compared = (n > 0).sum(axis=-2) >= 2
-    gap = np.fmax.reduce(observed, axis=-2) - np.fmin.reduce(observed, axis=-2)
-    mass = np.where(compared, n.sum(axis=-2), 0.0)
-    return rate((mass * np.where(compared, gap, 0.0)).sum(axis=-1), mass.sum(axis=-1))
+    return mean_spread(rate(pos, n), n.sum(axis=-2))
+
+
+def mean_spread(rates: Floats, mass: Floats) -> Floats:
+    """Return the mean over bins of max - min over groups; the last axes are (group, bin)."""
+    compared = (~np.isnan(rates)).sum(axis=-2) >= 2
+    gap = np.fmax.reduce(rates, axis=-2) - np.fmin.reduce(rates, axis=-2)
+    kept = np.where(compared, mass, 0.0)
+    return rate((kept * np.where(compared, gap, 0.0)).sum(axis=-1), kept.sum(axis=-1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Metrics of scores: ranking, loss and calibration, overall and in every group."""
+"""Metrics of scores: ranking and loss, overall and in every group."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core.estimate import Estimate
-from privfair.core.exceptions import LabelError, SensitiveFeatureError, SingleGroupError
+from privfair.core.estimate import Estimate, NullReference
+from privfair.core.exceptions import LabelError
 from privfair.core.statistics import (
     Interval,
     bootstrap_interval,
     normal_critical,
-    null_reference,
 )
 from privfair.fairness.metrics._base import ContextMetric, constant
 from privfair.fairness.metrics._context import Context
 from privfair.fairness.metrics._score_table import ScoreTable
 
 __all__ = [
-    "CalibrationGap",
     "ScoreMetric",
     "auc",
     "brier_score",
-    "calibration_gap",
-    "expected_calibration_error",
     "log_loss",
 ]
 
@@ -34,8 +30,6 @@ _METHOD = {
     "auc": "percentile",
     "brier_score": "bca",
     "log_loss": "bca",
-    "expected_calibration_error": "basic",
-    "calibration_gap": "basic",
 }
 
 
@@ -81,13 +75,10 @@ class ScoreMetric(ContextMetric):
     Rows are resampled by vectorised multiplicities, equal rows together; all score metrics of
     one call read the same draws. Time O(n_resamples * distinct rows). AUC: percentile interval,
     and Newcombe's score-type interval at 0 and 1, where resamples do not vary. Losses: BCa.
-    Calibration error: basic interval, which takes back the upward bias, reaching down to 0
-    where calibration cannot be rejected; its null reference draws labels from the scores.
 
     References
     ----------
-    Efron 1987; Newcombe 2006; Brier 1950; Naeini, Cooper and Hauskrecht 2015; Broecker and
-    Smith 2007.
+    Efron 1987; Newcombe 2006; Brier 1950.
 
     Examples
     --------
@@ -98,6 +89,7 @@ class ScoreMetric(ContextMetric):
 
     from_scores = True
     needs_probability = True
+    resampled = True
 
     def __init__(self, name: str, *, probability: bool = True, **fields: Any) -> None:
         super().__init__(name, requires=("y_true", "y_score"), **fields)
@@ -123,16 +115,13 @@ class ScoreMetric(ContextMetric):
     def build(self, context: Context) -> Estimate:
         table = self.read(context)
         if table is None:
-            return _multiclass(self.name, context)
+            return multiclass(self.name, context)
         values = table.statistic(self.name, table.mass)[0]
         low, high, methods = self._intervals(context, table, values)
         status, reason = self._status(context, table, values)
-        null = None
-        if self.name == "expected_calibration_error":
-            draws = table.calibrated_null(context.options.n_resamples, context.streams.get("ece"))
-            null = null_reference(float(values[-1]), draws)
-            if null is not None and null.p_value > 1 - context.options.confidence:
-                low[-1] = 0.0
+        frame = None
+        if context.grouped:
+            frame = group_frame(table, values, low, high, status, reason)
         return Estimate(
             self.name,
             float(values[-1]),
@@ -142,11 +131,14 @@ class ScoreMetric(ContextMetric):
             n=table.n,
             status=status[-1],
             reason=reason[-1],
-            null=null,
-            by_group=_frame(table, values, low, high, status, reason) if context.grouped else None,
+            null=self._null(context, table, float(values[-1])),
+            by_group=frame,
             details=self._details(context, table),
             method=methods[-1],
         )
+
+    def _null(self, context: Context, table: ScoreTable, value: float) -> NullReference | None:
+        return None
 
     # --- parts ------------------------------------------------------------------------------
 
@@ -212,133 +204,7 @@ class ScoreMetric(ContextMetric):
         if table.excluded:
             details["excluded"] = [{"reason": "not among the declared groups",
                                     "n": table.excluded}]  # fmt: skip
-        if self.name == "expected_calibration_error":
-            details["binning"] = f"{table.n_bins} bins of equal width over [0, 1]"
-            details["bins"] = bin_records(table)
         return details
-
-
-class CalibrationGap(ContextMetric):
-    r"""The largest difference in outcome between two groups at the same score.
-
-    Scores are cut into ``n_bins`` bins of equal width. In each bin the largest difference of
-    observed outcome rates between two groups is taken, and averaged over bins with their rows
-    as weights: :math:`\sum_b w_b \max_{g,h} |\hat P(Y=1|b,g) - \hat P(Y=1|b,h)|`. It is zero
-    when a score means the same in every group (sufficiency). Bins with rows of one group only
-    compare nothing and are left out; ``details`` states the share of rows compared.
-
-    Notes
-    -----
-    Strongly biased upward when cells are small: read it beside the null reference, which
-    permutes outcomes among the rows of each bin (exact hypergeometric draws). Basic bootstrap
-    interval, reaching down to 0 where the permutation test does not reject.
-
-    References
-    ----------
-    Chouldechova 2017, arXiv 1703.00056; Kleinberg, Mullainathan and Raghavan 2016, arXiv
-    1609.05807.
-
-    Examples
-    --------
-    >>> calibration_gap([1, 0, 1, 1], [0.5, 0.5, 0.5, 0.5], sensitive_features=list("aabb"))
-    0.5
-    """
-
-    from_scores = True
-
-    def __init__(self) -> None:
-        super().__init__(
-            "calibration_gap",
-            optimum=0.0,
-            direction="lower",
-            requires=("y_true", "y_score", "sensitive_features"),
-            references=("Chouldechova 2017, arXiv 1703.00056",
-                        "Kleinberg et al. 2016, arXiv 1609.05807"),
-            definition="mean over score bins of the largest outcome difference between groups",
-        )  # fmt: skip
-
-    def read(self, context: Context) -> ScoreTable | None:
-        if not context.grouped:
-            raise SensitiveFeatureError(
-                "calibration_gap compares groups, but sensitive_features is None."
-            )
-        table = context.score_table()
-        if table is not None:
-            table.check_probabilities()
-        return table
-
-    def value(self, context: Context) -> float:
-        table = self.read(context)
-        if table is None:
-            raise LabelError("calibration_gap needs two classes; pass pos_label=...")
-        if table.n_groups == 1:
-            return 0.0
-        return float(table.statistic(self.name, table.mass)[0, 0])
-
-    def build(self, context: Context) -> Estimate:
-        table = self.read(context)
-        if table is None:
-            return _multiclass(self.name, context)
-        if table.n_groups < 2:
-            raise SingleGroupError("calibration_gap compares groups, and there is only one.")
-        options = context.options
-        value = float(table.statistic(self.name, table.mass)[0, 0])
-        n, pos, score = (item[0] for item in table.bin_sums(table.mass))
-        compared = (n > 0).sum(axis=0) >= 2
-        rows = _bin_rows(table)
-        thin = int(((rows > 0) & (rows < options.min_pos))[:, compared].sum())
-        details = {
-            "definition": self.definition,
-            "binning": f"{table.n_bins} bins of equal width over [0, 1]",
-            "bins": bin_records(table),
-            "share_compared": float(n[:, compared].sum() / n.sum()),
-            "n_resamples": options.n_resamples,
-        }
-        frame = self._frame(table, n, pos, score)
-        common: dict[str, Any] = {"confidence": options.confidence, "n": table.n}
-        common |= {"by_group": frame, "details": details}
-        if np.isnan(value):
-            return Estimate.not_estimable(
-                self.name, "no score bin holds rows of two groups", **common
-            )
-        null = null_reference(
-            value, table.exchanged_null(options.n_resamples, context.streams.get("exchanged"))
-        )
-        found = bootstrap_interval(
-            context.score_draws(self.name)[:, 0], value, confidence=options.confidence
-        )
-        low, high = min(max(found.low, 0.0), value), min(max(found.high, value), 1.0)
-        if null is not None and null.p_value > 1 - options.confidence:
-            low = 0.0
-        small = thin > 0 or bool((rows.sum(axis=1) < options.min_count).any())
-        return Estimate(
-            self.name,
-            value,
-            low,
-            high,
-            status="small_sample" if small else "ok",
-            reason=f"{thin} cells of group and bin have fewer than {options.min_pos} rows"
-            if small
-            else "",
-            null=null,
-            method="bootstrap basic, 0 included where the permutation test does not reject",
-            **common,
-        )
-
-    def _frame(self, table: ScoreTable, n: Floats, pos: Floats, score: Floats) -> Any:
-        import pandas as pd
-
-        total = n.sum(axis=1)
-        safe = np.where(total > 0, total, np.nan)
-        return pd.DataFrame(
-            {
-                "value": table.calibration(table.mass)[0, :-1],
-                "mean_score": score.sum(axis=1) / safe,
-                "observed_rate": pos.sum(axis=1) / safe,
-                "n": table.rows()[0],
-            },
-            index=table.index,
-        )
 
 
 # --- helpers --------------------------------------------------------------------------------
@@ -360,35 +226,7 @@ def _acceleration(table: ScoreTable, loss: Floats, values: Floats) -> Floats:
     return np.concatenate(out)
 
 
-def _bin_rows(table: ScoreTable) -> NDArray[np.int64]:
-    flat = np.bincount(
-        table.group * table.n_bins + table.bins,
-        weights=table.count,
-        minlength=table.n_groups * table.n_bins,
-    )
-    return flat.reshape(table.n_groups, table.n_bins).astype(np.int64)
-
-
-def bin_records(table: ScoreTable) -> list[dict[str, Any]]:
-    """Return the calibration table: one record for each group and bin with rows."""
-    n, pos, score = (item[0] for item in table.bin_sums(table.mass))
-    rows = _bin_rows(table)
-    return [
-        {
-            "group": table.names[g],
-            "low": b / table.n_bins,
-            "high": (b + 1) / table.n_bins,
-            "n": int(rows[g, b]),
-            "mean_score": float(score[g, b] / n[g, b]),
-            "observed_rate": float(pos[g, b] / n[g, b]),
-        }
-        for g in range(table.n_groups)
-        for b in range(table.n_bins)
-        if n[g, b] > 0
-    ]
-
-
-def _frame(
+def group_frame(
     table: ScoreTable,
     values: Floats,
     low: Floats,
@@ -403,7 +241,7 @@ def _frame(
     return pd.DataFrame(data | {"status": status[:-1], "reason": reason[:-1]}, index=table.index)
 
 
-def _multiclass(name: str, context: Context) -> Estimate:
+def multiclass(name: str, context: Context) -> Estimate:
     return Estimate.not_estimable(
         name,
         "more than two classes; pass pos_label, the class that the score is for",
@@ -441,13 +279,3 @@ log_loss = constant(
         definition="mean negative log-likelihood",
     )
 )
-expected_calibration_error = constant(
-    ScoreMetric(
-        "expected_calibration_error",
-        optimum=0.0,
-        direction="lower",
-        references=("Naeini et al. 2015", "Broecker and Smith 2007"),
-        definition="mean over score bins of |mean score - observed rate|",
-    )
-)
-calibration_gap = constant(CalibrationGap())
