@@ -170,6 +170,8 @@ NOISE_ROOMS = ("privfair/mechanisms/", "privfair/ldp/", "privfair/core/randomnes
 # Anything else that draws random numbers, by file, with the reason why no guarantee rests on
 # it. An entry that no longer matches anything is an error.
 NOT_PRIVACY_NOISE: dict[str, str] = {
+    "privfair/auditing/_canaries.py": "which public rows and corners become canaries",
+    "privfair/auditing/_lira.py": "which half of the candidates each shadow model sees",
     "privfair/core/statistics/_bootstrap.py": "bootstrap resampling of data already held",
     "privfair/fairness/metrics/_resample.py": "bootstrap and permutation seeds and draws",
     "privfair/core/statistics/_permutation.py": "the null of a raw metric, from random_state",

@@ -13,11 +13,11 @@ import numpy as np
 
 from privfair.accounting import guarantee
 from privfair.accounting.events import event_from_dict
+from privfair.auditing import assert_dp_lower_bound
 from privfair.core.events import Event
 from privfair.core.exceptions import BudgetExceededError
 from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NUMERICS
-from privfair.testing._dp import assert_dp_lower_bound
 
 __all__ = ["RecordingLedger", "RefusingLedger", "check_mechanism"]
 
