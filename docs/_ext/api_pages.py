@@ -6,12 +6,16 @@ import importlib
 import inspect
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sphinx.application import Sphinx
 
+from privfair.core import Metric
+
 ROOMS = (
-    "core", "accounting", "mechanisms", "datasets", "preprocessing", "training", "ldp", "dp",
-    "synthesis", "fairness", "auditing", "report", "testing",
+    "core", "core.exceptions", "core.statistics", "accounting", "mechanisms", "datasets",
+    "preprocessing", "training", "ldp", "dp", "synthesis", "fairness", "fairness.metrics",
+    "auditing", "report", "testing",
 )  # fmt: skip
 
 
@@ -26,9 +30,23 @@ def _table(title: str, names: list[str]) -> list[str]:
     return [*_heading(title, "-"), ".. autosummary::", "   :toctree: objects", "", *listed, ""]
 
 
+def _metric(name: str, item: Any) -> list[str]:
+    """Describe a metric from what it says about itself."""
+    low, high = item.range
+    facts = {
+        "Definition": f"``{item.definition}``" if item.definition else "",
+        "Range": f"{low:g} to {high:g}",
+        "Best value": "none" if item.optimum is None else f"{item.optimum:g}",
+        "Needs": ", ".join(f"``{need}``" for need in sorted(item.requires)),
+        "References": "; ".join(item.references),
+    }
+    listed = [f":{key}: {value}" for key, value in facts.items() if value]
+    return [*_heading(name, "~"), *listed, ""]
+
+
 def _page(name: str, module: ModuleType, documented: dict[int, str]) -> str:
     groups: dict[str, list[str]] = {"Classes": [], "Functions": [], "Objects": []}
-    constants, elsewhere = [], []
+    constants, elsewhere, metrics = [], [], []
     for public in sorted(module.__all__):
         item = getattr(module, public)
         if inspect.ismodule(item) or public.startswith("__"):
@@ -42,6 +60,8 @@ def _page(name: str, module: ModuleType, documented: dict[int, str]) -> str:
             groups["Classes"].append(public)
         elif inspect.isroutine(item):
             groups["Functions"].append(public)
+        elif isinstance(item, Metric):
+            metrics += _metric(public, item)
         elif callable(item):
             groups["Objects"].append(public)
         else:
@@ -50,6 +70,8 @@ def _page(name: str, module: ModuleType, documented: dict[int, str]) -> str:
     lines += [f".. currentmodule:: {name}", ""]
     for title, names in groups.items():
         lines += _table(title, names)
+    if metrics:
+        lines += [*_heading("Metrics", "-"), *metrics]
     if constants:
         lines += [*_heading("Constants", "-"), ", ".join(f"``{c}``" for c in constants), ""]
     if elsewhere:

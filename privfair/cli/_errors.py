@@ -10,7 +10,7 @@ __all__ = ["ExitCode", "combine_exit_codes", "exit_code_of", "message_of"]
 
 
 class ExitCode:
-    """The exit codes of the command line; documented in docs/reference/cli.md, tested one by one."""
+    """The exit codes: documented in docs/reference/cli.md, tested one by one."""
 
     OK = 0
     INTERNAL = 1

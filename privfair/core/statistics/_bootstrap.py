@@ -42,7 +42,7 @@ def multinomial_resamples(
 
     Returns
     -------
-    ndarray of shape (n_resamples, *counts.shape)
+    ndarray of shape ``(n_resamples, *counts.shape)``
 
     Raises
     ------
