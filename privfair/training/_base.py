@@ -261,8 +261,10 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         notes = records.problem.assumptions + encoding.assumptions + records.assumptions
         if budget.private:
             notes = (*_run_assumptions(plan), *notes)
-        if budget.epsilon > check.MAX_EPSILON and budget.private:
+        if budget.private and budget.epsilon > check.MAX_EPSILON:
             notes += ("epsilon above 20 was allowed by allow_weak=True",)
+        if budget.private and budget.delta * budget.n_public >= 1.0:
+            notes += ("delta of at least 1/n was allowed by allow_weak=True",)
         count = charge.count()
         if count is not None and budget.private:
             word = "charge" if count == 1 else "charges"

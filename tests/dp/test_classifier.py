@@ -199,7 +199,9 @@ def test_weak_settings_need_to_be_allowed(kwargs, weak):
     if weak:
         with pytest.raises(WeakGuaranteeError):
             private(epochs=1, **kwargs).fit(X, y)
-    assert private(epochs=1, allow_weak=True, **kwargs).fit(X, y).privacy_.certified
+    g = private(epochs=1, allow_weak=True, **kwargs).fit(X, y).privacy_
+    assert g.certified
+    assert any("allow_weak" in note for note in g.assumptions) == weak
 
 
 def test_a_delta_that_the_generator_cannot_carry_is_refused_before_training():

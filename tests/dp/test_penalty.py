@@ -213,3 +213,24 @@ def test_a_statistic_above_its_stated_bound_is_cut_to_it():
     total = torch.stack(released).mean(dim=0)
     sigma = clf.plan_.statistic.noise_multiplier * 0.1 / clf.plan_.expected_batch_size
     assert float(total[2:].sum()) < 0.1 + 6 * sigma * math.sqrt(2 / len(released)) + 0.02
+
+
+def test_released_sums_are_all_that_a_penalty_learns():
+    """One ``absorb`` for each step, and never of a sum without noise."""
+
+    class Listening(MeanGap):
+        calls: list[torch.Tensor] = []
+
+        def __deepcopy__(self, memo):
+            return self
+
+        def absorb(self, noisy_sum_over_B):
+            self.calls.append(noisy_sum_over_B.clone())
+
+    X, y, S = table(600)
+    listening = Listening()
+    clf = make(fairness_penalty=listening, epochs=40).fit(X, y, sensitive_features=S)
+    assert len(listening.calls) == clf.n_steps_
+    # What holds no record would be a whole number of records over B without noise.
+    counts = torch.stack(listening.calls)[:, 2:] * clf.plan_.expected_batch_size
+    assert ((counts - counts.round()).abs() > 1e-6).all()

@@ -95,6 +95,7 @@ def test_columns_keep_their_order(schema, tmp_path):
         assert again.encoding_.feature_names == clf.encoding_.feature_names
         np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
         assert list(again.encoding_.encoder.schema_) == ["z", "c", "m"]
+        assert again.schema == clf.schema  # equal schemas have their columns in one order
 
 
 def test_an_unfitted_estimator_can_be_copied():
