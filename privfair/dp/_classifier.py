@@ -70,9 +70,9 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         A module (copied) or a callable ``(n_features, n_outputs) -> Module`` instead of
         ``hidden_layer_sizes``. It must treat each record alone: batch normalisation is refused.
         It has one output for two classes and one per class for more.
-    binning : {"public", "dp_quantiles"} or None, default=None
-        Indicator features of the bins of numeric columns: bins of the schema, or private
-        quantiles paid from ``preprocessing_share``.
+    binning : {"public"} or None, default=None
+        ``"public"`` adds an indicator feature for each bin that the schema declares. Private
+        bins, ``"dp_quantiles"``, are not available in this version and are refused.
     classes : array-like or None, default=None
         All labels that can occur, public. None takes the labels present as public, which
         ``privacy_.assumptions`` then says.
