@@ -39,6 +39,7 @@ _GAPS = {
         "equal_opportunity_difference",
     )
 }  # fmt: skip
+_FOLDED = 10  # the least width of a column of words
 _STYLES = {"critical": "bold red", "attention": "yellow", "note": "dim"}
 
 
@@ -55,6 +56,16 @@ def _value(value: Value | None, ascii_only: bool, *, upper: bool = False) -> str
     ends = show.interval(value.low, value.high)
     out = f"{text} {ends}".strip() + ("*" if value.status == "small_sample" else "")
     return out.translate(_ASCII) if ascii_only else out
+
+
+def _is_words(table: Table, k: int) -> bool:
+    return table.columns[k].kind in {"label", "text", "code"} and table.columns[k].key != "model"
+
+
+def _widest(table: Table, k: int, at: int, body: list[list[str]]) -> int:
+    """Return the width of a column's longest line, its label broken between words."""
+    lines = [line for cells in body for line in cells[at].split("\n")]
+    return max(len(part) for part in [*lines, *table.columns[k].label.split(), "#"])
 
 
 class _Writer:
@@ -80,6 +91,55 @@ class _Writer:
         skip: tuple[str, ...] = (),
         numbers: dict[str, str] | None = None,
     ) -> None:
+        kept = [k for k, c in enumerate(table.columns) if c.key not in skip]
+        body = self._body(table, kept, rows, numbers or {})
+        # A cell that is cut would show a wrong number: intervals go under their values where
+        # the terminal cannot hold both side by side, and a list takes the place of a table
+        # where it cannot hold even that.
+        numbered = bool(numbers)
+        stacked = [[cell.replace(" [", "\n[") for cell in cells] for cells in body]
+        if self._least_width(table, kept, body) <= self.console.width:
+            self.console.print(self._grid(table, kept, body, numbered))
+        elif self._least_width(table, kept, stacked) <= self.console.width:
+            self.console.print(self._grid(table, kept, stacked, numbered))
+        else:
+            self._listed(table, kept, body)
+        if rows is not None and len(table.rows) > rows:
+            self.line(f"... and {len(table.rows) - rows} more rows in the report.", "dim")
+
+    def _least_width(self, table: Table, kept: list[int], body: list[list[str]]) -> int:
+        """Return the width at which no number is cut; words may be folded."""
+        return sum(
+            2 + (_FOLDED if _is_words(table, k) else _widest(table, k, at, body))
+            for at, k in enumerate(kept)
+        )
+
+    def _listed(self, table: Table, kept: list[int], body: list[list[str]]) -> None:
+        self.line(table.caption, "bold")
+        name = ""
+        for cells in body:
+            name = cells[0] or name
+            self.line(name)
+            for at, k in enumerate(kept[1:], 1):
+                if cells[at]:
+                    self.line(f"  {table.columns[k].label}: {cells[at]}")
+
+    def _body(
+        self, table: Table, kept: list[int], rows: int | None, numbers: dict[str, str]
+    ) -> list[list[str]]:
+        body, last = [], None
+        for row in table.rows[:rows]:
+            cells = [self._cell(table.columns[k].kind, row[k]) for k in kept]
+            for at, k in enumerate(kept):
+                if table.columns[k].key == "model":
+                    cells[at] = numbers.get(str(row[k]), cells[at])
+            if numbers and last == row[0]:
+                cells[0] = ""
+            last = row[0]
+            body.append(cells)
+        return body
+
+    def _grid(self, table: Table, kept: list[int], body: list[list[str]], numbered: bool) -> Any:
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -89,31 +149,23 @@ class _Writer:
             title_justify="left",
             box=box.ASCII2 if self.ascii else box.SIMPLE_HEAD,
             pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
-        kept = [k for k, c in enumerate(table.columns) if c.key not in skip]
-        for k in kept:
-            column = table.columns[k]
-            words = column.kind in {"label", "text", "code"}
+        for at, k in enumerate(kept):
+            column, words = table.columns[k], _is_words(table, k)
+            label = "#" if numbered and column.key == "model" else self.clean(column.label)
+            if not words:
+                label = "\n".join(textwrap.wrap(label, _widest(table, k, at, body)))
             grid.add_column(
-                Text(self.clean(column.label)),
-                justify="left" if words else "right",
+                Text(label),
+                justify="left" if words or column.key == "model" else "right",
                 overflow="fold",
-                no_wrap=column.kind in {"value", "count"} or column.key == "model",
+                no_wrap=not words,
+                min_width=_FOLDED if words else None,
             )
-        numbers = numbers or {}
-        last = None
-        for row in table.rows[:rows]:
-            cells = [self._cell(table.columns[k].kind, row[k]) for k in kept]
-            for at, k in enumerate(kept):
-                if table.columns[k].key == "model":
-                    cells[at] = numbers.get(str(row[k]), cells[at])
-            if numbers and last == row[0]:
-                cells[0] = ""
-            last = row[0]
+        for cells in body:
             grid.add_row(*(Text(cell) for cell in cells))
-        self.console.print(grid)
-        if rows is not None and len(table.rows) > rows:
-            self.line(f"... and {len(table.rows) - rows} more rows in the report.", "dim")
+        return grid
 
     def _cell(self, kind: str, cell: Any) -> str:
         if isinstance(cell, Value):
