@@ -116,6 +116,15 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
 
     # -- fit -------------------------------------------------------------------------------
     def _fit(self, X: Any, y: Any, sensitive_features: Any, sample_weight: Any) -> None:
+        before = dict(vars(self))
+        try:
+            self._fit_steps(X, y, sensitive_features, sample_weight)
+        except BaseException:  # a fit that failed leaves the estimator as it was
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _fit_steps(self, X: Any, y: Any, sensitive_features: Any, sample_weight: Any) -> None:
         self._check_parameters()
         device = resolve_device(self.device)
         n_rows = _rows_of(X, y, sensitive_features, sample_weight)

@@ -175,4 +175,7 @@ class ClosedFormPath:
 
 
 def _square_norms(rows: Tensor) -> Tensor:
-    return rows.double().square().sum(dim=1)
+    if len(rows) <= CHUNK_ROWS:
+        return rows.double().square().sum(dim=1)
+    # In blocks: a float64 copy of the whole table would triple the memory.
+    return torch.cat([block.double().square().sum(dim=1) for block in rows.split(CHUNK_ROWS)])

@@ -360,6 +360,25 @@ def test_a_missing_device_is_an_error_and_never_replaced():
     assert len(clf.ledger) == 0
 
 
+def test_a_failed_refit_leaves_the_fitted_estimator_as_it_was(monkeypatch):
+    from privfair.training import _base
+
+    X, y = table(300)
+    clf = private(epochs=1).fit(X, y)
+    before, proba = dict(vars(clf)), clf.predict_proba(X)
+    with pytest.raises(LabelError):
+        clf.fit(X[["a", "b"]].assign(kind="x"), np.full(300, "maybe"))
+
+    def fail(self, *args):
+        raise Interrupted
+
+    monkeypatch.setattr(_base.DPEngine, "run", fail)
+    with pytest.raises(Interrupted):
+        clf.fit(X, np.where(y == "yes", "a", "b"))
+    assert vars(clf) == before
+    np.testing.assert_array_equal(clf.predict_proba(X), proba)
+
+
 # -- inputs --------------------------------------------------------------------------------
 def test_pandas_polars_and_numpy_give_the_same():
     X, y = table(400)
