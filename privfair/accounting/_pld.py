@@ -1,187 +1,318 @@
-"""Composition of discretised privacy losses and the numbers read off the result."""
+"""The adapter to dp_accounting's privacy-loss distributions: the only module that calls them.
+
+One distribution is built for each distinct mechanism and grid step ("connect the dots",
+pessimistic: Doroshenko et al. 2022), composed with itself once for its whole count, and composed
+with the others at the same step. Three things are added here:
+
+- no event object and no accountant of that library is used, so that what it does with repeated
+  randomised response (its accountant counts it once) cannot come through;
+- sizes are bounded before memory is taken, and every distribution is checked: all masses finite
+  and none missing;
+- what floating point may have hidden is bounded, and charged to delta.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.accounting._losses import MAX_POINTS, GridTooFine, Loss
+from privfair.accounting import _lattice
+from privfair.accounting._curve import Atoms
 
-__all__ = ["Atoms", "Curve", "DeltaBound", "compose"]
+__all__ = ["MAX_BUILT", "MAX_COMPOSED", "Composed", "GridTooFine", "Part", "compose", "reach"]
 
 Floats = NDArray[np.float64]
-_TAIL = 1e-15
+Part = tuple[Any, ...]
+"""A mechanism: ``("gaussian", q, sigma, relation)``, ``("laplace", q, b)``,
+``("discrete_laplace", a, sensitivity)`` or ``("lattice", eps0, k, copies)``."""
+
+MAX_BUILT = 1 << 18
+"""Largest grid for one mechanism; its construction takes some microseconds for each point."""
+MAX_COMPOSED = 1 << 21
+"""Largest grid for a composition; 32 MiB for each complex array of its transforms."""
+TAIL = 1e-16
+"""Mass that each composition may cut off; it is charged to delta."""
 _ULP = float(np.finfo(np.float64).eps)
+_MAX_COUNT = 1 << 20  # the library raises a grid's size to this power, as an exact integer
+_MOST_SENSITIVE = 1 << 17  # the library visits every loss of discrete Laplace noise in Python
+_DEVIATIONS = 10.0  # standard deviations of a Gaussian that its grid covers
 
 
-class DeltaBound(Protocol):
-    """A bound on the hockey-stick divergence of what is not in the loss."""
-
-    def __call__(self, epsilon: Floats) -> Floats:
-        """Return the bound at each (possibly negative) epsilon."""
-        ...
+class GridTooFine(Exception):
+    """A grid would be too large, or the library could not fill it; a coarser one may do."""
 
 
 @dataclass(frozen=True)
-class Atoms:
-    """A composed privacy loss: sorted losses, their masses and the mass at infinity."""
+class Composed:
+    """A distribution and what its numbers may lack.
 
-    losses: Floats
-    p: Floats
-    infinite: float
-
-
-def compose(parts: Sequence[tuple[Loss, int]]) -> Atoms:
-    """Return the law of the sum of independent losses, each taken its number of times.
-
-    One product of Fourier transforms. The window holds all but 1e-15 of the mass (Chernoff) and
-    the rest is charged to infinity, as is a bound on the transforms' round-off: relative errors
-    of the factors grow with their powers, by Parseval at most ``(count + log n)`` units in the
-    last place of ``sqrt(n) ||p||``; four times that is charged.
-    """
-    h = parts[0][0].h
-    offset = sum(loss.low * n for loss, n in parts)
-    infinite = -math.expm1(sum(n * math.log1p(-loss.infinite) for loss, n in parts))
-    if len(parts) == 1 and parts[0][1] == 1:
-        p = parts[0][0].p
-        return Atoms(_at(offset, len(p), h), p, infinite)
-    start, stop = _window(parts)
-    width = stop - start + 1
-    size = _fast_length(max(width, *(len(loss.p) for loss, _ in parts)))
-    if size > 2 * MAX_POINTS:
-        raise GridTooFine(f"{size} points at step {h}")
-    spectrum = np.ones(size // 2 + 1, dtype=np.complex128)
-    for loss, n in parts:
-        spectrum *= np.fft.rfft(loss.p, size) ** n
-    p = np.roll(np.fft.irfft(spectrum, size), -(start % size))[:width]
-    steps = sum(n for _, n in parts)
-    noise = 4 * _ULP * (steps + math.log2(size)) * math.sqrt(size) * float(np.linalg.norm(p))
-    p = np.maximum(p, 0.0)
-    return Atoms(_at(offset + start, width, h), p, infinite + 2 * _TAIL + noise)
-
-
-def _at(first: int, count: int, h: float) -> Floats:
-    return np.asarray((first + np.arange(count)) * h, dtype=np.float64)
-
-
-def _fast_length(n: int) -> int:
-    """Return the smallest 2^a * {1, 3, 5, 9, 15} that is at least ``n`` and even."""
-    best = 1 << max(1, (n - 1).bit_length())
-    for odd in (3, 5, 9, 15):
-        power = max(1, (-(-n // odd) - 1).bit_length())
-        best = min(best, odd << power)
-    return best
-
-
-def _window(parts: Sequence[tuple[Loss, int]]) -> tuple[int, int]:
-    """Return index bounds (relative to the sum of ``low``) that miss at most 2e-15 of the mass."""
-    most = sum((len(loss.p) - 1) * n for loss, n in parts)
-    if most < 4096:
-        return 0, most
-    mean = variance = 0.0
-    for loss, n in parts:
-        at = np.arange(len(loss.p))
-        total = float(loss.p.sum())
-        centre = float(loss.p @ at) / total
-        mean += n * centre
-        variance += n * float(loss.p @ (at - centre) ** 2) / total
-    scale = 1 / math.sqrt(max(variance, 1e-12))
-    cut = math.log(1 / _TAIL)
-    low, high = 0, most
-    for step in np.geomspace(0.25, 16.0, 9) * scale:
-        for sign in (1.0, -1.0):
-            rate = sign * float(step)
-            log_mgf = sum(n * _log_mgf(loss.p, rate) for loss, n in parts)
-            bound = (log_mgf + cut) / rate
-            if not math.isfinite(bound):
-                continue
-            if sign > 0:
-                high = min(high, math.ceil(bound))
-            else:
-                low = max(low, math.floor(bound))
-    return low, max(high, low + 1)
-
-
-def _log_mgf(p: Floats, rate: float) -> float:
-    exponent = rate * np.arange(len(p))
-    top = max(float(exponent[-1]), 0.0)
-    total = float(p @ np.exp(exponent - top))
-    return math.log(total) + top if total > 0 else -math.inf
-
-
-class Curve:
-    """Epsilon and delta of one order of a composed pair.
-
-    Parameters
+    Attributes
     ----------
-    atoms : Atoms
-        The composed loss.
-    rest : DeltaBound or None
-        Bound on the divergence of the part of the plan that has no loss (known by its Renyi
-        divergences only); the two are then combined by
-        ``delta(eps) <= E[delta_rest(eps - loss)]``.
+    pld : PrivacyLossDistribution
+        dp_accounting's object.
+    step : float
+        Its grid step.
+    noise : float
+        To be added to every delta: a bound on the effects of floating point.
     """
 
-    def __init__(self, atoms: Atoms, rest: DeltaBound | None = None) -> None:
-        self._rest = rest
-        cut = int(np.searchsorted(atoms.losses, 600.0))
-        infinite = atoms.infinite + float(atoms.p[cut:].sum())
-        if rest is None:  # losses below 0 never count at an epsilon of at least 0
-            first = int(np.searchsorted(atoms.losses, 0.0))
-            losses, p = atoms.losses[first:cut], atoms.p[first:cut]
-            self._upper = infinite + np.cumsum(p[::-1])[::-1]
-            self._lower = np.cumsum((p * np.exp(-losses))[::-1])[::-1]
-        else:
-            keep = atoms.p[:cut] > 1e-22
-            infinite += float(atoms.p[:cut][~keep].sum())
-            losses, p = atoms.losses[:cut][keep], atoms.p[:cut][keep]
-        self._losses, self._p, self._infinite = losses, p, infinite
+    pld: Any
+    step: float
+    noise: float
 
     def delta(self, epsilon: float) -> float:
         """Return a valid delta at ``epsilon``."""
-        if self._rest is not None:
-            if math.isinf(epsilon):
-                return min(1.0, self._infinite)
-            return min(1.0, self._infinite + float(self._p @ self._rest(epsilon - self._losses)))
-        k = int(np.searchsorted(self._losses, epsilon, side="right"))
-        if k == len(self._losses):
-            return min(1.0, self._infinite)
-        over = self._upper[k] - math.exp(epsilon) * self._lower[k]
-        # The difference of two sums of like size: a few ulp of them are added.
-        return float(min(1.0, max(over, self._infinite) + 8 * _ULP * self._upper[k]))
+        return float(self.pld.get_delta_for_epsilon(epsilon)) + self.noise
 
     def epsilon(self, delta: float) -> float:
         """Return a valid epsilon at ``delta``."""
-        if delta <= self._infinite:
+        left = delta - self.noise
+        if left <= 0:
             return math.inf
-        if self._rest is not None:
-            return self._search(delta)
-        if len(self._losses) == 0:
-            return 0.0
-        at = self._upper - np.exp(self._losses) * self._lower
-        k = int(np.argmax(at <= delta))  # the last is at most delta: its loss exceeds nothing
-        if self._lower[k] == 0:
-            return float(self._losses[k])
-        excess = self._upper[k] * (1 + 8 * _ULP) - delta
-        if excess <= 0:
-            return 0.0
-        found = math.log(excess / self._lower[k])
-        return float(min(max(0.0, found), max(0.0, self._losses[k])))
+        value = float(self.pld.get_epsilon_for_delta(left))
+        # The library sums its losses up step by step; the other direction does not.
+        nudge = 1e-10
+        while math.isfinite(value) and self.pld.get_delta_for_epsilon(value) > left:
+            value += nudge * (1 + value)
+            nudge *= 4
+        return value
 
-    def _search(self, delta: float) -> float:
-        if self.delta(0.0) <= delta:
-            return 0.0
-        low, high = 0.0, 1.0
-        while self.delta(high) > delta:
-            low, high = high, 2 * high
-            if high > 2000:
-                return math.inf
-        while high - low > 1e-6 * high:
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.delta(middle) > delta else (low, middle)
-        return high
+    def atoms(self) -> tuple[Atoms, ...]:
+        """Return the losses themselves: both orders of the pair, or one if they are alike."""
+        return tuple(
+            Atoms(_losses(pmf), np.maximum(pmf._probs, 0.0), float(pmf._infinity_mass))
+            for pmf in _orders(self.pld)
+        )
+
+
+# --- a cache bounded by its size ----------------------------------------------------------
+
+
+class _Cache:
+    """Values by key, the least recently used ones forgotten when they hold too many points."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self.unlock()
+
+    def unlock(self) -> None:
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key][0]
+        value = make()
+        points = size(value)
+        with self._lock:
+            if key not in self._items and points <= self._most:
+                self._items[key] = value, points
+                self._held += points
+                while self._held > self._most:
+                    self._held -= self._items.popitem(last=False)[1][1]
+        return value
+
+    def clear(self) -> None:
+        with self._lock:
+            self._items.clear()
+            self._held = 0
+
+
+_BUILT = _Cache(1 << 21)  # 16 MiB
+_COMPOSED = _Cache(1 << 23)  # 64 MiB
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_BUILT.unlock)
+    os.register_at_fork(after_in_child=_COMPOSED.unlock)
+
+
+# --- one mechanism ------------------------------------------------------------------------
+
+
+def reach(part: Part) -> float:
+    """Return the length of the range of losses that a mechanism's grid has to cover."""
+    match part:
+        case ("gaussian", q, sigma, relation):
+            edge = (2 * (1 + _DEVIATIONS * sigma) - 1) / (2 * sigma**2)
+            if relation == "replace_one":
+                return 2 * (_log_mix(q, edge) - _log_mix(q, -edge))
+            return _log_mix(q, edge) - _log_mix(q, -edge)
+        case ("laplace", q, b):
+            return _log_mix(q, 1 / b) - _log_mix(q, -1 / b)
+        case ("discrete_laplace", a, sensitivity):
+            return float(2 * a * sensitivity)
+        case ("lattice", eps0, _, copies):
+            return float(2 * eps0 * min(copies, 40 * math.sqrt(copies)))
+    raise ValueError(part)
+
+
+def _log_mix(q: float, loss: float) -> float:
+    """``log(1 - q + q e^loss)``."""
+    if loss > 700:
+        return loss + math.log(q)
+    return math.log1p(q * math.expm1(loss))
+
+
+def _built(part: Part, step: float) -> Any:
+    """Return the distribution of one mechanism on a grid."""
+    if reach(part) / step > MAX_BUILT:
+        raise GridTooFine(f"{part} at step {step}")
+    return _BUILT.get((part, step), lambda: _checked(_build(part, step), part), _points)
+
+
+def _build(part: Part, step: float) -> Any:
+    from dp_accounting import NeighboringRelation
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    grid: dict[str, Any] = {"value_discretization_interval": step, "use_connect_dots": True}
+    try:
+        with np.errstate(all="ignore"):
+            match part:
+                case ("gaussian", q, sigma, relation):
+                    if relation == "replace_one":
+                        grid["neighboring_relation"] = NeighboringRelation.REPLACE_ONE
+                    made = pld.from_gaussian_mechanism(sigma, sampling_prob=q, **grid)
+                case ("laplace", q, b):
+                    made = pld.from_laplace_mechanism(b, sampling_prob=q, **grid)
+                case ("discrete_laplace", a, sensitivity) if sensitivity > _MOST_SENSITIVE:
+                    losses, p, _ = _lattice.folded(
+                        *_lattice.discrete_laplace_atoms(a, sensitivity), 1
+                    )
+                    return _from_atoms(losses, p, 0.0, step)
+                case ("discrete_laplace", a, sensitivity):
+                    made = pld.from_discrete_laplace_mechanism(a, sensitivity, **grid)
+                case ("lattice", eps0, k, copies):
+                    exact = _lattice.folded(*_lattice.response_atoms(eps0, k), copies)
+                    return _from_atoms(*exact, step)
+                case _:
+                    raise ValueError(part)
+    except (ValueError, OverflowError, FloatingPointError) as error:
+        raise GridTooFine(f"{part} at step {step}: {error}") from error
+    return pld.PrivacyLossDistribution(*(pmf.to_dense_pmf() for pmf in _orders(made)))
+
+
+def _from_atoms(losses: Floats, masses: Floats, lost: float, step: float) -> Any:
+    """Return the distribution of a known loss, rounded to the grid."""
+    from dp_accounting.pld import pld_pmf
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    low, p = _lattice.rounded(step, losses, masses)
+    return pld.PrivacyLossDistribution(pld_pmf.DensePLDPmf(step, low, p, lost, True))
+
+
+def _orders(made: Any) -> tuple[Any, ...]:
+    """Return the masses of both orders of the pair, or of one if they are alike."""
+    return (made._pmf_remove,) if made._symmetric else (made._pmf_remove, made._pmf_add)
+
+
+def _losses(pmf: Any) -> Floats:
+    first = np.arange(pmf.size) + pmf._lower_loss
+    return np.asarray(first * pmf._discretization, dtype=np.float64)
+
+
+def _points(found: Any) -> int:
+    return sum(pmf.size for pmf in _orders(getattr(found, "pld", found)))
+
+
+def _checked(made: Any, part: Any) -> Any:
+    """Refuse a distribution with masses that are no numbers or that do not sum to one."""
+    for pmf in _orders(made):
+        total = float(pmf._probs.sum()) + float(pmf._infinity_mass)
+        # Too much mass only loosens the bound; too little would break it.
+        if not 1 - 1e-9 <= total <= 1.01:
+            raise GridTooFine(f"{part}: the masses sum to {total}")
+    return made
+
+
+# --- composition --------------------------------------------------------------------------
+
+
+def compose(parts: Sequence[tuple[Part, int]], step: float) -> Composed:
+    """Return the composition of mechanisms, each taken its number of times.
+
+    Parameters
+    ----------
+    parts : sequence of (part, count)
+        Distinct mechanisms.
+    step : float
+        Grid step; any is valid, a smaller one is tighter.
+
+    Raises
+    ------
+    GridTooFine
+        The step is too small for the losses of these mechanisms.
+
+    Notes
+    -----
+    ``noise`` bounds what floating point may hide. The divergences from which masses are made
+    are within 4 units in the last place, and a pair whose divergences are that much too small
+    dominates the exact one once that mass is put at infinity: at most that for each step.
+    Relative errors of Fourier coefficients grow with their powers, by Parseval to at most
+    ``(count + log n)`` units in the last place of ``sqrt(n) ||p||`` over all masses; four times
+    that is charged.
+    """
+    ordered = tuple(sorted(parts, key=repr))
+    found: Composed = _COMPOSED.get((ordered, step), lambda: _compose(ordered, step), _points)
+    return found
+
+
+def _compose(parts: Sequence[tuple[Part, int]], step: float) -> Composed:
+    made: Any = None
+    noise = 0.0
+    for part, count in parts:
+        one = _built(part, step)
+        if count > 1:
+            _check_size(one, count)
+            one = one.self_compose(count, TAIL)
+        noise += 4 * _ULP * count + _round_off(one, count if count > 1 else 0)
+        if made is None:
+            made = one
+            continue
+        if _widest(made) + _widest(one) > MAX_COMPOSED:
+            raise GridTooFine(f"{_widest(made)} + {_widest(one)} points at step {step}")
+        made = made.compose(one, TAIL)
+        noise += _round_off(made, 1)
+    return Composed(_checked(made, parts), step, noise)
+
+
+def _widest(made: Any) -> int:
+    return max(int(pmf.size) for pmf in _orders(made))
+
+
+def _round_off(made: Any, count: int) -> float:
+    if count == 0:
+        return 0.0
+    worst = 0.0
+    for pmf in _orders(made):
+        size = 2 * pmf.size
+        norm = math.sqrt(size) * float(np.linalg.norm(pmf._probs))
+        worst = max(worst, 4 * _ULP * (count + math.log2(size)) * norm)
+    return worst
+
+
+def _check_size(made: Any, count: int) -> None:
+    """Refuse a self-composition whose result would be too large, before it is tried.
+
+    The library keeps what a Chernoff bound at rates ``j / n`` with ``|j| <= 20`` leaves; the
+    same bound with the loss taken as normal is used here.
+    """
+    if count > _MAX_COUNT:
+        raise GridTooFine(f"{count} repetitions")
+    for pmf in _orders(made):
+        n = pmf.size
+        at = np.arange(n)
+        mean = float(pmf._probs @ at)
+        spread = count * float(pmf._probs @ (at - mean) ** 2)
+        rates = np.arange(1, 21) / n
+        half = float(np.min(spread * rates / 2 + math.log(2 / TAIL) / rates))
+        if min((n - 1) * count, 2 * half) > MAX_COMPOSED:
+            raise GridTooFine(f"about {2 * half:.0f} points")

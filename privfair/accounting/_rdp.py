@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from privfair.accounting._losses import discrete_laplace_atoms, response_atoms
+from privfair.accounting._lattice import discrete_laplace_atoms, response_atoms
 from privfair.accounting._plan import Plan, amplified
 from privfair.core.exceptions import IncompatibleNeighboringError
 

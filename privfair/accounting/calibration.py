@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from scipy.optimize import brentq
 
 from privfair.accounting import _gaussian, _numeric, _plan, _rdp
@@ -18,6 +19,7 @@ from privfair.core.privacy import NEIGHBORING
 
 __all__ = ["calibrate_noise_multiplier", "calibrate_steps"]
 
+_ORDERS = np.geomspace(1.25, 256.0, 20)
 _STEP_UP = 1.0003
 _MOST_STEPS = 1 << 40
 
@@ -62,9 +64,10 @@ def calibrate_noise_multiplier(
     Notes
     -----
     Without sampling and with Gaussian extras the answer is closed-form (Balle, Wang 2018). Else
-    a Renyi bound gives a safe upper end near which the grid is chosen; a root search on
-    ``log delta`` at the target epsilon follows, and the result is checked as ``guarantee`` would
-    and raised by 0.03 % until it passes. About ten compositions, some tenths of a second.
+    a Renyi bound at 20 orders gives a safe upper end at which the grid is chosen; Brent's method
+    on ``log delta`` at the target epsilon follows between 0.85 of it and itself, and the result
+    is checked as ``guarantee`` would and raised by 0.03 % until it passes. About ten
+    compositions, some tenths of a second.
 
     Examples
     --------
@@ -127,16 +130,21 @@ class _Search:
         return AccountedProfile((*self.extras, step), self.neighboring).epsilon(self.delta)
 
     def renyi(self, sigma: float) -> float:
+        """Epsilon by Renyi divergences: valid, cheap, and never far below the truth."""
         if self.neighboring == "replace_one":  # twice the contribution, without a sampling bound
             wide = ev.SelfComposed(ev.PoissonSampled(self.q, ev.Gaussian(sigma / 2)), self.count)
             plan = _plan.read((wide,), "zero_out")
             plan.rho += _plan.read(self.extras, "replace_one").mu2 / 2
-            return _rdp.epsilon(plan, self.delta)[0]
-        return _rdp.epsilon(self.plan(sigma), self.delta)[0]
+        else:
+            plan = self.plan(sigma)
+        eps, order = _rdp.convert(_ORDERS, _rdp.curve(plan, _ORDERS), self.delta - plan.revealed)
+        if eps > self.epsilon and order == _ORDERS[-1]:  # a small target needs larger orders
+            eps = min(eps, _rdp.epsilon(plan, self.delta)[0])
+        return eps
 
-    def gap(self, log_sigma: float) -> float:
+    def gap(self, sigma: float) -> float:
         """``log delta(epsilon) - log delta``: above 0 when the noise is too small."""
-        plan = self.plan(math.exp(log_sigma))
+        plan = self.plan(sigma)
         found = min(
             _numeric.numeric(plan, self.step, ranged=ranged).delta(self.epsilon)
             for ranged in ((False, True) if plan.ranged else (False,))
@@ -144,14 +152,14 @@ class _Search:
         return math.log(max(found, 1e-300)) - math.log(self.delta)
 
     def noise_multiplier(self) -> float:
-        high = self._renyi_root()
+        sigma = self._renyi_root()
         if self.delta >= _numeric.MIN_DELTA:
             with contextlib.suppress(_numeric.GridTooFine):
-                high = self._numeric_root(high)
-        return self._safe(high)
+                sigma = self._numeric_root(sigma)
+        return self._safe(sigma)
 
     def _renyi_root(self) -> float:
-        """The noise at which the Renyi bound meets the target; a good guess in every case."""
+        """The noise at which the Renyi bound meets the target: a valid upper end."""
         low, high = -1.0, 0.0
         while self.renyi(math.exp(high)) > self.epsilon:
             low, high = high, high + 0.7
@@ -180,23 +188,23 @@ class _Search:
         plain = _Search(left, self.delta, self.q, self.count, (), self.neighboring)
         return plain._renyi_root()
 
-    def _numeric_root(self, start: float) -> float:
-        found = _numeric.refined(self.plan(start), self.delta)
+    def _numeric_root(self, renyi: float) -> float:
+        """The noise at which the distribution's delta meets the target, near the Renyi answer."""
+        found = _numeric.refined(self.plan(renyi), self.delta)
         if found is None:
-            return start
+            return renyi
         self.step = found.step or _numeric.COARSEST
-        high, low = math.log(start), math.log(0.85 * start)
-        stride = math.log(1.05)
-        while self.gap(high) > 0:
-            low, high = high, high + stride
-            stride *= 1.2
-        value = self.gap(low) if low < high else 0.0
-        while value <= 0:
-            low, high = low + math.log(0.9), low
-            if low < math.log(start) - 3:
-                return math.exp(high)
-            value = self.gap(low)
-        return math.exp(float(brentq(self.gap, low, high, xtol=2e-4)))
+        low, high = 0.85 * renyi, renyi
+        stride = 1.05
+        while self.gap(high) > 0:  # only where the Renyi answer left the extra events out
+            low, high = high, stride * high
+            stride **= 1.2
+        while self.gap(low) <= 0:
+            low, high = 0.9 * low, low
+            # Losses grow without limit as the noise vanishes, and the grid with them.
+            if low < renyi / 2 and not self.renyi(low) <= max(20 * self.epsilon, 20.0):
+                return high
+        return float(brentq(self.gap, low, high, xtol=2e-4 * renyi))
 
     def _safe(self, sigma: float) -> float:
         """Raise until certified, then try to come back to 0.998 of the target from above."""
@@ -266,22 +274,36 @@ def calibrate_steps(
     extras = _plan.as_events(extra_events) if extra_events else ()
     _affordable(extras, epsilon, delta, neighboring)
 
-    def fits(count: int) -> bool:
+    def spent(count: int) -> float:
         step = ev.SelfComposed(ev.PoissonSampled(q, ev.Gaussian(sigma)), count)
-        return AccountedProfile((*extras, step), neighboring).epsilon(delta) <= epsilon
+        return AccountedProfile((*extras, step), neighboring).epsilon(delta)
 
-    if not fits(1):
-        return 0
-    return _largest(fits)
+    return _largest(spent, epsilon)
 
 
-def _largest(fits: Callable[[int], bool]) -> int:
-    low, high = 1, 2
-    while fits(high):
-        low, high = high, 2 * high
+def _largest(spent: Callable[[int], float], target: float) -> int:
+    """Return a count that fits while one more does not, by few evaluations.
+
+    Epsilon is close to a power of the count: interpolation in logarithms, between bounds that
+    are moved at least as fast as by bisection every other time.
+    """
+    low, high = 0, 1
+    value = {0: 0.0}
+    while value.setdefault(high, spent(high)) <= target:
         if high > _MOST_STEPS:
             raise ConvergenceError("more than 1e12 steps fit; the budget is no limit here.")
+        # The square root law of many small steps, from what is known so far; never less than
+        # twice the count before.
+        ratio = target / max(value[high], 1e-3 * target)
+        low, high = high, max(2 * high, min(round(high * ratio), 64 * high))
+    bisect = False
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        if not bisect and low > 0 and 0 < value[low] < value[high] < math.inf:
+            share = math.log(target / value[low]) / math.log(value[high] / value[low])
+            middle = round(low * (high / low) ** share)
+        middle = min(max(middle, low + 1), high - 1)
+        bisect = not bisect
+        value[middle] = spent(middle)
+        low, high = (middle, high) if value[middle] <= target else (low, middle)
     return low
