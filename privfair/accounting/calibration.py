@@ -188,23 +188,35 @@ class _Search:
         plain = _Search(left, self.delta, self.q, self.count, (), self.neighboring)
         return plain._renyi_root()
 
-    def _numeric_root(self, renyi: float) -> float:
-        """The noise at which the distribution's delta meets the target, near the Renyi answer."""
-        found = _numeric.refined(self.plan(renyi), self.delta)
-        if found is None:
-            return renyi
-        self.step = found.step or _numeric.COARSEST
-        low, high = 0.85 * renyi, renyi
+    def _numeric_root(self, start: float) -> float:
+        """The noise at which the distribution's delta meets the target, near ``start``."""
+        for far in (True, False) if self.neighboring == "replace_one" else (False,):
+            found = _numeric.refined(self.plan(start), self.delta)
+            if found is None:
+                return start
+            self.step = found.step or _numeric.COARSEST
+            if far:  # no Renyi bound knows this relation's sampling: come near on a coarse grid
+                self.step *= 16
+            start = self._root(start, tolerance=5e-3 if far else 2e-4)
+        return start
+
+    def _root(self, start: float, *, tolerance: float) -> float:
+        low, high = 0.85 * start, start
         stride = 1.05
-        while self.gap(high) > 0:  # only where the Renyi answer left the extra events out
+        while self.gap(high) > 0:
             low, high = high, stride * high
             stride **= 1.2
         while self.gap(low) <= 0:
             low, high = 0.9 * low, low
             # Losses grow without limit as the noise vanishes, and the grid with them.
-            if low < renyi / 2 and not self.renyi(low) <= max(20 * self.epsilon, 20.0):
+            if low < start / 2 and not self._sensible(low):
                 return high
-        return float(brentq(self.gap, low, high, xtol=2e-4 * renyi))
+        return float(brentq(self.gap, low, high, xtol=tolerance * start))
+
+    def _sensible(self, sigma: float) -> bool:
+        if self.neighboring == "replace_one":
+            return sigma > 0.05
+        return self.renyi(sigma) <= max(20 * self.epsilon, 20.0)
 
     def _safe(self, sigma: float) -> float:
         """Raise until certified, then try to come back to 0.998 of the target from above."""
@@ -215,8 +227,8 @@ class _Search:
                 f"{self.neighboring}. Use a delta of at least {_numeric.MIN_DELTA:g}."
             )
         while value > self.epsilon:
-            # The overshoot in epsilon is at most about twice that in sigma.
-            sigma *= max(_STEP_UP, min(1.05, 1 + 0.3 * (value / self.epsilon - 1)))
+            # The overshoot in epsilon is one to several times that in sigma.
+            sigma *= max(_STEP_UP, min(1.05, 1 + 0.4 * (value / self.epsilon - 1)))
             value = self.certified(sigma)
         for _ in range(30):
             if value >= 0.998 * self.epsilon:

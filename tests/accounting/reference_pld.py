@@ -311,25 +311,30 @@ def divergence(atoms: Atoms, epsilon: float) -> float:
     return atoms.infinite + float(atoms.p[over] @ -np.expm1(epsilon - atoms.losses[over]))
 
 
-def pair_epsilon(parts: Sequence[tuple[Pair, int]], delta: float) -> float:
-    """Return epsilon of a composition: the larger of both orders."""
-    return max(
-        epsilon(compose([(getattr(pair, side), n) for pair, n in parts]), delta)
-        for side in ("remove", "add")
-    )
+def pair_epsilons(parts: Sequence[tuple[Pair, int]], deltas: Sequence[float]) -> Floats:
+    """Return epsilon of a composition at each delta: the larger of both orders."""
+    sides = ["remove"] if all(pair.add is pair.remove for pair, _ in parts) else ["remove", "add"]
+    composed = [compose([(getattr(pair, side), n) for pair, n in parts]) for side in sides]
+    return np.array([max(epsilon(atoms, delta) for atoms in composed) for delta in deltas])
 
 
 def converged(
-    make: Callable[[float], Sequence[tuple[Pair, int]]], delta: float, *, change: float = 2e-4
-) -> float:
-    """Return epsilon with the step quartered until it changes by less than ``change``."""
-    step, value = 1e-3, math.inf
+    make: Callable[[float], Sequence[tuple[Pair, int]]],
+    deltas: Sequence[float],
+    *,
+    change: float = 4e-4,
+) -> Floats:
+    """Return epsilon at each delta, the step quartered until it changes by less than ``change``.
+
+    The step's own error is then some fifteenth of that.
+    """
+    step, values = 1e-3, np.full(len(deltas), math.inf)
     while step > 1e-8:
         try:
-            fresh = pair_epsilon(make(step), delta)
+            fresh = pair_epsilons(make(step), deltas)
         except GridTooFine:
             break
-        if abs(value - fresh) <= change * fresh:
+        if np.all(np.abs(values - fresh) <= change * fresh):
             return fresh
-        value, step = min(value, fresh), step / 4
-    return value
+        values, step = np.minimum(values, fresh), step / 4
+    return values

@@ -17,8 +17,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from privfair import accounting as ac
-from privfair.accounting import _losses, _numeric, _plan, _rdp
-from privfair.accounting._pld import compose
+from privfair.accounting import _numeric, _plan, _rdp
 from privfair.core.exceptions import (
     AccountingAssumptionError,
     IncompatibleNeighboringError,
@@ -175,7 +174,8 @@ def test_discrete_laplace_equals_brute_force(a, sensitivity, count):
     )
     for epsilon in (0.0, 0.3 * losses[-1], 0.8 * losses[-1]):
         exact = float(law @ np.maximum(0.0, -np.expm1(np.minimum(0.0, epsilon - losses))))
-        assert profile.delta(epsilon) == pytest.approx(exact, rel=1e-8, abs=1e-14)
+        found = profile.delta(epsilon)
+        assert exact <= found <= exact * (1 + 1e-4) + 1e-13  # the grid is pessimistic
 
 
 @pytest.mark.parametrize(("eps", "delta", "count"), [(0.1, 0.0, 50), (0.5, 1e-8, 10)])
@@ -324,40 +324,6 @@ def test_any_grid_is_an_upper_bound_and_finer_is_tighter():
     values = [_numeric.numeric(plan, h).epsilon(1e-6) for h in (4e-2, 1e-2, 2.5e-3, 6e-4, 1.5e-4)]
     assert all(fine <= coarse for coarse, fine in pairwise(values))
     assert values[-1] == pytest.approx(values[-2], rel=1e-3)
-
-
-def test_rounding_to_the_grid_keeps_both_masses():
-    """What makes the rounded pair dominate: P-mass and Q-mass of every cell are kept."""
-    pairs = [
-        _losses.gaussian_pair(0.1, 0.8, 1e-2),
-        _losses.replaced_gaussian_pair(0.1, 0.8, 1e-2),
-        _losses.laplace_pair(0.1, 0.5, 1e-2),
-        _losses.gaussian_pair(0.5, 0.03, 5e-2),  # losses beyond the largest that is kept
-    ]
-    assert pairs[-1].remove.infinite > 0.01
-    for pair in pairs:
-        for loss in (pair.remove, pair.add):
-            losses = (loss.low + np.arange(len(loss.p))) * loss.h
-            assert loss.p.min() >= 0
-            assert loss.p.sum() + loss.infinite == pytest.approx(1, abs=1e-12)
-            assert (loss.p * np.exp(-losses)).sum() <= 1 + 1e-12
-
-
-@pytest.mark.parametrize(("q", "sigma", "steps"), [(0.01, 1.0, 100_000), (0.2, 2.0, 300)])
-def test_fourier_round_off_stays_below_what_is_charged(q, sigma, steps):
-    """The same composition in extended precision."""
-    from scipy import fft
-
-    loss = _losses.gaussian_pair(q, sigma, 2e-3).remove
-    atoms = compose([(loss, steps)])
-    size = 1 << 19
-    start = round(atoms.losses[0] / loss.h) - loss.low * steps
-    long = fft.rfft(loss.p.astype(np.longdouble), size)
-    exact = np.roll(fft.irfft(long**steps, size), -(start % size))[: len(atoms.p)]
-    error = float(np.abs(exact - atoms.p).sum())
-    charged = atoms.infinite - -math.expm1(steps * math.log1p(-loss.infinite)) - 2e-15
-    assert 0 < error < charged
-    assert charged < 1e-8
 
 
 # -- delta, trade-off, profile ----------------------------------------------------------------
@@ -541,12 +507,15 @@ def test_accounting_loads_nothing_heavy():
 
     probe = (
         "import sys; from privfair.accounting import *; from privfair import accounting as a\n"
+        "def loaded(*names): return sorted(set(names) & set(sys.modules))\n"
+        "a.calibrate_noise_multiplier(epsilon=1, delta=1e-5, sample_rate=1.0, steps=9)\n"
+        "a.guarantee([a.Gaussian(3.0), a.Gaussian(4.0)], delta=1e-5)\n"
+        "a.guarantee([a.PureDP(0.1), a.Laplace(2.0)], delta=0.0)\n"
+        "print('CLOSED FORMS LOAD', loaded('dp_accounting', 'scipy.stats', 'scipy.signal'))\n"
         "s = a.calibrate_noise_multiplier(epsilon=1, delta=1e-5, sample_rate=.1, steps=9)\n"
         "a.guarantee(a.SelfComposed(a.PoissonSampled(.1, a.Gaussian(s)), 9), delta=1e-5)\n"
-        "heavy = {'torch', 'cvxpy', 'matplotlib', 'sklearn', 'pandas', 'scipy.stats',\n"
-        "         'dp_accounting', 'scipy.signal'}\n"
-        "print('LOADED', sorted(heavy & set(sys.modules)))"
+        "print('ALL LOADS', loaded('torch', 'cvxpy', 'matplotlib', 'sklearn', 'pandas'))"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True,
                           check=True, cwd=Path(__file__).parents[2])  # fmt: skip
-    assert "LOADED []" in done.stdout
+    assert done.stdout.splitlines() == ["CLOSED FORMS LOAD []", "ALL LOADS []"]
