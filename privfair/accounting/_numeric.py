@@ -148,7 +148,7 @@ def first_step(plan: Plan, *, ranged: bool = False) -> float:
     longest = max((_pld.reach(part) for part, _ in _parts(plan, ranged)), default=0.0)
     while wanted and step > wanted and step / 4 >= FINEST and 4 * longest / step <= _EASY:
         step /= 4
-    while longest / step > _EASY and step < 0.1:
+    while longest / step > _EASY and step < 0.01:
         step *= 4
     return step
 

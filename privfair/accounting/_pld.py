@@ -265,7 +265,7 @@ def compose(parts: Sequence[tuple[Part, int]], step: float) -> Composed:
     Relative errors of Fourier coefficients grow with their powers, by Parseval to at most
     ``(count + log n)`` units in the last place of ``sqrt(n) ||p||`` over all masses. Against the
     same powers in extended precision, the sum of all errors was 0.1 to 0.7 of that, and the
-    error in delta at most 0.06 of it.
+    error in delta at most 0.1 of it.
     """
     ordered = tuple(sorted(parts, key=repr))
     found: Composed = _COMPOSED.get((ordered, step), lambda: _compose(ordered, step), _points)

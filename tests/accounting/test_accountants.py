@@ -87,31 +87,6 @@ def test_numeric_composition_without_sampling_meets_the_closed_form(sigma):
     assert ac.guarantee(sampled, delta=1e-6).epsilon == pytest.approx(full, rel=1e-9)
 
 
-@pytest.mark.parametrize(("q", "sigma"), [(0.01, 0.7), (0.1, 2.0), (0.5, 0.5)])
-@pytest.mark.parametrize("epsilon", [0.05, 0.5, 2.0])
-def test_one_sampled_step_meets_quadrature(q, sigma, epsilon):
-    def density(x, shift):
-        return math.exp(-((x - shift) ** 2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
-
-    def remove(x):
-        top = (1 - q) * density(x, 0) + q * density(x, 1)
-        return max(0.0, top - math.exp(epsilon) * density(x, 0))
-
-    def add(x):
-        below = (1 - q) * density(x, 0) + q * density(x, 1)
-        return max(0.0, density(x, 0) - math.exp(epsilon) * below)
-
-    ends = (-15 * sigma, 1 + 15 * sigma)
-    exact = max(
-        quad(f, *ends, points=np.linspace(*ends, 40), limit=2000, epsabs=1e-13)[0]
-        for f in (remove, add)
-    )
-    plan = _plan.read((sgd(q, sigma, 1),), "zero_out")
-    found = _numeric.numeric(plan, 1e-4).delta(epsilon)
-    assert found >= exact * (1 - 1e-6) - 1e-12
-    assert found == pytest.approx(exact, rel=1e-4, abs=1e-6)
-
-
 @pytest.mark.parametrize("q", [0.01, 0.2])
 @pytest.mark.parametrize("sigma", [0.8, 3.0])
 def test_renyi_divergences_agree_with_dp_accounting(q, sigma):
