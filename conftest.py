@@ -156,6 +156,12 @@ def collected_counts(pytestconfig: pytest.Config) -> dict[str, int]:
     return pytestconfig.stash[_COUNTS]
 
 
+# -- mutmut -------------------------------------------------------------------------------
+if "MUTANT_UNDER_TEST" in os.environ and not hasattr(pytest.Item, "_nodeid"):
+    # mutmut 3.8 reads an attribute that pytest 9.2 no longer has.
+    pytest.Item._nodeid = property(lambda self: self.nodeid)  # type: ignore[attr-defined]
+
+
 # -- hypothesis ---------------------------------------------------------------------------
 # By default the same examples in every run: a red build means that the code changed.
 settings.register_profile(
