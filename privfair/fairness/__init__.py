@@ -5,6 +5,7 @@ from privfair.core._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "_pairwise": ["pairwise_differences"],
         "intervals": ["GapInterval", "gap_interval", "ratio_gap_interval"],
         "metrics": ["GroupTable", "bin_sensitive", "estimate_all"],
     },

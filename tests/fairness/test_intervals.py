@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, SingleGroupError
 from privfair.core.statistics import newcombe_interval, ratio_interval
-from privfair.fairness import gap_interval, ratio_gap_interval
+from privfair.fairness import (
+    GroupTable,
+    gap_interval,
+    pairwise_differences,
+    ratio_gap_interval,
+)
+from privfair.fairness import metrics as m
 
 groups = st.lists(
     st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
@@ -130,3 +137,74 @@ def test_gap_and_ratio_intervals_cover(rates, size):
             hit[1] += j.low <= ratio + 1e-12 and j.high >= ratio - 1e-12
     assert hit[0] / len(k) >= 0.92
     assert hit[1] / seen >= 0.92
+
+
+# --- signed differences ---------------------------------------------------------------------
+
+THREE = [[[90, 60], [50, 100]], [[100, 40], [60, 80]], [[20, 9], [12, 9]]]
+
+
+def test_pairwise_differences_are_signed_and_simultaneous():
+    table = GroupTable.from_counts(THREE, groups=["a", "b", "c"])
+    pairs = pairwise_differences(table, m.selection_rate)
+    assert list(pairs.index) == [("a", "b"), ("a", "c"), ("b", "c")]
+    rates = [160 / 300, 120 / 280, 18 / 50]
+    assert pairs["difference"].tolist() == pytest.approx(
+        [rates[0] - rates[1], rates[0] - rates[2], rates[1] - rates[2]]
+    )
+    alone = newcombe_interval(160, 300, 120, 280)
+    assert pairs["low"].iloc[0] < alone.low
+    assert pairs["high"].iloc[0] > alone.high
+    gap = m.demographic_parity_difference.from_table(table, n_resamples=10)
+    assert gap.high == pytest.approx(pairs["high"].max())
+    assert (pairs["p_holm"] >= pairs["p_value"]).all()
+
+
+def test_swapping_the_groups_flips_the_sign():
+    there = pairwise_differences(
+        GroupTable.from_counts(THREE[:2], groups=["a", "b"]), m.true_positive_rate
+    )
+    back = pairwise_differences(
+        GroupTable.from_counts(THREE[1::-1], groups=["b", "a"]), m.true_positive_rate
+    )
+    assert there["difference"].iloc[0] == -back["difference"].iloc[0]
+    assert there["low"].iloc[0] == pytest.approx(-back["high"].iloc[0])
+    assert there["p_value"].iloc[0] == pytest.approx(back["p_value"].iloc[0])
+
+
+def test_differences_from_a_reference():
+    table = GroupTable.from_counts(THREE, groups=["a", "b", "c"])
+    from_b = pairwise_differences(table, m.selection_rate, reference="b")
+    assert list(from_b.index) == [("a", "b"), ("c", "b")]
+    every = pairwise_differences(table, m.selection_rate)
+    width = (from_b["high"] - from_b["low"]).iloc[0]
+    assert width < (every["high"] - every["low"]).iloc[0]  # fewer comparisons
+    with pytest.raises(InvalidParameterError, match="reference"):
+        pairwise_differences(table, m.selection_rate, reference="z")
+    with pytest.raises(InvalidTypeError, match="rate"):
+        pairwise_differences(table, m.demographic_parity_difference)
+    with pytest.raises(SingleGroupError):
+        pairwise_differences(GroupTable.from_counts(THREE[:1], groups=["a"]), m.accuracy)
+
+
+def test_undefined_pairs_stay_and_say_why():
+    table = GroupTable.from_counts([*THREE[:2], [[5, 5], [0, 0]]], groups=["a", "b", "c"])
+    pairs = pairwise_differences(table, m.true_positive_rate)
+    assert np.isnan(pairs.loc[("a", "c"), "difference"])
+    assert np.isnan(pairs.loc[("a", "c"), "p_holm"])
+    assert "undefined" in pairs.loc[("a", "c"), "reason"]
+    assert pairs.loc[("a", "b"), "p_holm"] == pairs.loc[("a", "b"), "p_value"]
+
+
+def test_weighted_differences_use_effective_sizes():
+    rng = np.random.default_rng(0)
+    y, d, s = rng.integers(0, 2, 600), rng.integers(0, 2, 600), rng.choice(list("ab"), 600)
+    plain = GroupTable.from_arrays(y, d, sensitive_features=s)
+    one = GroupTable.from_arrays(y, d, sensitive_features=s, sample_weight=np.full(600, 7.0))
+    more = GroupTable.from_arrays(
+        y, d, sensitive_features=s, sample_weight=rng.exponential(1, 600)
+    )
+    a, b, c = (pairwise_differences(t, m.selection_rate) for t in (plain, one, more))
+    assert b[["low", "high"]].to_numpy() == pytest.approx(a[["low", "high"]].to_numpy())
+    assert (c["high"] - c["low"]).iloc[0] > 1.2 * (a["high"] - a["low"]).iloc[0]
+    assert b["p_value"].iloc[0] == pytest.approx(a["p_value"].iloc[0], abs=0.1)
