@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 __all__ = ["Atoms", "Curve", "DeltaBound"]
 
@@ -82,7 +83,10 @@ class Curve:
         if len(self._losses) == 0:
             return 0.0
         at = self._upper - np.exp(self._losses) * self._lower
-        k = int(np.argmax(at <= delta))  # the last is at most delta: its loss exceeds nothing
+        enough = at <= delta
+        if not enough[-1]:  # delta is above the mass at infinity by less than the rounding
+            return float(self._losses[-1])
+        k = int(np.argmax(enough))
         if self._lower[k] == 0:
             return float(self._losses[k])
         excess = self._upper[k] * (1 + 8 * _ULP) - delta
@@ -99,7 +103,13 @@ class Curve:
             low, high = high, 2 * high
             if high > 2000:
                 return math.inf
-        while high - low > 1e-6 * high:
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.delta(middle) > delta else (low, middle)
-        return high
+        # Smooth on a log scale, so that a few steps do; then up to the safe side of the root.
+        goal = math.log(delta)
+
+        def gap(epsilon: float) -> float:
+            return math.log(max(self.delta(epsilon), 1e-300)) - goal
+
+        root = float(brentq(gap, low, high, xtol=1e-7, rtol=1e-6))
+        while self.delta(root) > delta:
+            root = root * (1 + 1e-6) + 1e-9
+        return root

@@ -18,6 +18,7 @@ from scipy.stats import norm
 
 from privfair import accounting as ac
 from privfair.accounting import _numeric, _plan, _rdp
+from privfair.accounting._curve import Atoms, Curve
 from privfair.core.exceptions import (
     AccountingAssumptionError,
     IncompatibleNeighboringError,
@@ -241,7 +242,7 @@ def test_renyi_bound_holds_at_negative_epsilon_too():
 
 
 @given(st.lists(st.sampled_from(range(6)), min_size=1, max_size=4), st.randoms())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_order_and_nesting_do_not_matter(picks, random):
     pool = [
         ac.Gaussian(4.0), ac.Laplace(3.0), ac.PureDP(0.2), sgd(0.05, 2.0, 10),
@@ -299,6 +300,17 @@ def test_any_grid_is_an_upper_bound_and_finer_is_tighter():
     values = [_numeric.numeric(plan, h).epsilon(1e-6) for h in (4e-2, 1e-2, 2.5e-3, 6e-4, 1.5e-4)]
     assert all(fine <= coarse for coarse, fine in pairwise(values))
     assert values[-1] == pytest.approx(values[-2], rel=1e-3)
+
+
+def test_a_delta_just_above_the_mass_at_infinity():
+    """Rounding must not make the curve look satisfied at its lower end."""
+    losses = np.linspace(0.1, 3.3, 40)
+    p = np.full(40, 0.025) * (1 - 1e-7)
+    for infinite in (1e-7, 1e-5, 3e-4):
+        curve = Curve(Atoms(losses, p, infinite))
+        for factor in (1 + 2.3e-16, 1 + 1e-13, 1 + 1e-9):
+            assert curve.epsilon(infinite * factor) >= 3.2
+        assert math.isinf(curve.epsilon(infinite))
 
 
 # -- delta, trade-off, profile ----------------------------------------------------------------

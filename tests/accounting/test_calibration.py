@@ -61,7 +61,7 @@ def test_achieved_epsilon_is_just_below_the_target(epsilon, q, steps, delta, nei
     epsilon=st.floats(0.05, 10.0), q=st.floats(0.002, 1.0), steps=st.integers(1, 500),
     delta=st.floats(1e-8, 1e-4),
 )  # fmt: skip
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_any_target_is_met(epsilon, q, steps, delta):
     options = {"delta": delta, "sample_rate": q}
     sigma = ac.calibrate_noise_multiplier(epsilon=epsilon, steps=steps, **options)
