@@ -29,6 +29,7 @@ from privfair.report._context import AuditContext, Section
 from privfair.report._environment import environment
 from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
+from privfair.report._sections.attacks import read_attacks
 
 __all__ = ["audit", "available_sections", "dataset_info"]
 
@@ -49,6 +50,7 @@ def audit(
     *,
     sensitive_features: Any,
     reference: Any = None,
+    attacks: Any = None,
     ledger: Any = None,
     config: AuditConfig | None = None,
     random_state: int = 0,
@@ -69,6 +71,9 @@ def audit(
     reference : str, estimator, array-like, Predictions or None
         The model against which changes are measured: the name of one in the mapping, or a model
         that is then added to the report. None takes the first.
+    attacks : AttackResult, sequence of these, mapping of model name to these, or None
+        Attacks on privacy that were run (:mod:`privfair.auditing`); they stand beside the
+        certificate in a section of their own. Without a mapping they are about the first model.
     ledger : Ledger or None
         The ledger of the audited rows. A raw report writes a ``NonPrivate`` entry into it before
         the rows are read; a ledger with a cap refuses that. None uses an in-memory ledger.
@@ -123,8 +128,9 @@ def audit(
         )
     sections = _sections(config)
     ctx = _context(
-        estimator_or_predictions, X, y, sensitive_features, reference, ledger, config, random_state
-    )
+        estimator_or_predictions, X, y, sensitive_features, reference, attacks, ledger, config,
+        random_state,
+    )  # fmt: skip
     built = _run(sections, ctx)
     result = _assemble(ctx, built)
     if "SOURCE_DATE_EPOCH" not in os.environ:
@@ -210,6 +216,8 @@ def _sections(config: AuditConfig) -> list[Section]:
 
 def _run(sections: list[Section], ctx: AuditContext) -> list[SectionResult]:
     built: dict[str, SectionResult] = {}
+    named = ctx.config.sections or ()
+    sections = [s for s in sections if s.when is None or s.id in named or s.when(ctx)]
     for section in sorted(sections, key=lambda s: s.last):
         built[section.id] = _build_one(section, ctx)
         ctx.results = list(built.values())
@@ -253,6 +261,7 @@ def _context(
     y: Any,
     sensitive_features: Any,
     reference: Any,
+    attacks: Any,
     ledger: Any,
     config: AuditConfig,
     seed: int,
@@ -275,7 +284,10 @@ def _context(
     if not dataset.positive:
         dataset = replace(dataset, positive=clean_label(positive))
     models, chosen = read_models(subject, reference, X, raw, positive, n)
+    attacked = read_attacks(attacks, models, config)
     voids = _training_rows(models, dataset, config)
+    voids += [m.name for m, r in attacked
+              if r.details.get("voids_certificate") and m.name not in voids]  # fmt: skip
     ctx = AuditContext(
         models=models,
         reference=chosen,
@@ -289,6 +301,7 @@ def _context(
         ledger=ledger,
         text=text,
         environment=environment(),
+        attacks=attacked,
     )
     ctx.release = _enter(ledger, dataset, config, voids)
     return ctx

@@ -44,6 +44,9 @@ class Section:
         Place in the report: 100 is the first section after the summary.
     last : bool
         Built after all others (the summary needs their findings); its place is by ``order``.
+    when : callable or None
+        ``when(ctx) -> bool``: a section that answers False is left out, unless the configuration
+        names it.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Section:
     requires: tuple[str, ...] = ()
     order: int = 1000
     last: bool = False
+    when: Callable[[AuditContext], bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +131,8 @@ class AuditContext:
         How the audited rows reach the report.
     results : list of SectionResult
         Sections built so far.
+    attacks : list of (AuditedModel, AttackResult)
+        Attacks on privacy that were run.
     """
 
     models: list[AuditedModel]
@@ -143,6 +149,7 @@ class AuditContext:
     release: dict[str, Any] = field(default_factory=dict)
     results: list[SectionResult] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
+    attacks: list[tuple[AuditedModel, Any]] = field(default_factory=list)
     _crossings: dict[tuple[str, ...], Crossing] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict)
 

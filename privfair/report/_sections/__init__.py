@@ -3,6 +3,7 @@
 from privfair.core.registry import register
 from privfair.report._context import Section
 from privfair.report._sections import (
+    attacks,
     data,
     groups,
     intersections,
@@ -26,6 +27,7 @@ STANDARD = (
         order=400,
     ),
     Section("privacy", "section.privacy", privacy.build, order=1200),
+    Section("attacks", "section.attacks", attacks.build, order=1300, when=attacks.given),
     Section("methods", "section.methods", methods.build, order=1600, last=True),
 )  # fmt: skip
 for _section in STANDARD:

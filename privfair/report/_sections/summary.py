@@ -73,6 +73,8 @@ def build(ctx: AuditContext) -> SectionResult:
                   items=tuple(f"{s.title}: {s.reason}" for s in failed))
         )  # fmt: skip
     items = list(ctx.text.items("summary.not_shown"))
+    if ctx.attacks:
+        items[-1] = ctx.text("attacks.not_shown")
     if ctx.labels is None:
         items.insert(0, "Errors of any kind: no labels were given, only decisions.")
     blocks.append(Block("list", text=ctx.text("summary.not_shown_title"), items=tuple(items)))
