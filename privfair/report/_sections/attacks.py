@@ -127,11 +127,12 @@ def build(ctx: AuditContext) -> SectionResult:
 
 def _upper(model: AuditedModel, result: AttackResult) -> float | None:
     """Return the certified epsilon at the attack's delta: of the attack, or of the model."""
-    if result.upper_epsilon is not None:
-        return result.upper_epsilon
+    upper: float | None = result.upper_epsilon
+    if upper is not None:
+        return upper
     if model.privacy is None or model.privacy.unsafe or result.delta is None:
         return None
-    upper: float = model.privacy.curve([result.delta])[0][1]
+    upper = model.privacy.curve([result.delta])[0][1]
     return upper
 
 
