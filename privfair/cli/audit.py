@@ -64,6 +64,10 @@ def _settings(function: F) -> F:
             help="Suppress groups with a count below this, and what would reveal them.",
         ),
         click.option(
+            "--dp-report", type=FiniteFloat(0, low_open=True), default=None, metavar="EPSILON",
+            help="Make the report of tables released under this epsilon.",
+        ),
+        click.option(
             "--intersections", type=click.IntRange(0, 3), default=None,
             help="How many attributes are crossed.  [default: 3]",
         ),
@@ -91,7 +95,7 @@ def _files(function: F) -> F:
 def _config(given: dict[str, Any], **more: Any) -> AuditConfig:
     from privfair.report import AuditConfig
 
-    names = ("confidence", "n_resamples", "min_count", "min_cell", "title")
+    names = ("confidence", "n_resamples", "min_count", "min_cell", "dp_report", "title")
     fields = {name: given[name] for name in names if given.get(name) is not None}
     if given.get("intersections") is not None:
         fields["intersections"] = given["intersections"]
@@ -244,6 +248,8 @@ def adult(
     from privfair.report import audit, dataset_info
 
     conditions = _conditions(fail_on)
+    if split == "train" and not (no_dp or allow_raw_training_rows):
+        _refuse_training_rows()
     html, json_file = _folder(output, "adult")
     options: dict[str, Any] = {"data_home": data_home, "fallback": "embedded"}
     train = fetch_adult(split="train", **options)
@@ -252,14 +258,13 @@ def adult(
         settings,
         title=settings.get("title") or "Audit of Adult: income above $50,000",
         allow_raw_training_rows=allow_raw_training_rows,
+        public_groups=_public(train, list(rows.sensitive.columns), settings),
         dataset=dataset_info(
             rows,
             rows="training" if split == "train" else "held_out",
             split=f"official {split} split" if not train.embedded else f"{split} split",
         ),
     )
-    if split == "train" and not no_dp and not allow_raw_training_rows:
-        _refuse_training_rows()
     name = "adult (embedded)" if train.embedded else "adult"
     spent, audited = audit_ledgers(ledger_path, name)
     if not no_dp:
@@ -341,7 +346,11 @@ def compas(
     frame, sensitive, target = data.data, data.sensitive[["race", "sex"]], data.target
     split = "all rows"
     if races:
-        _known_races(races, sorted(set(sensitive["race"])))
+        _known_races(races, list(data.schema["race"].values))
+    if races and settings.get("dp_report") is not None:
+        # How many rows are of these races is private: rows of others stay, in no group.
+        split = f"all rows; races compared: {', '.join(races)}"
+    elif races:
         keep = sensitive["race"].isin(races)
         gone = sensitive["race"][~keep].value_counts().sort_index()
         split = "left out: " + ", ".join(f"{name} ({n} rows)" for name, n in gone.items())
@@ -351,6 +360,7 @@ def compas(
     config = _config(
         settings,
         title=settings.get("title") or f"Audit of COMPAS: decile score above {threshold}",
+        public_groups=_public(data, ["race", "sex"], settings, race=races),
         dataset=replace(info, split=split),
     )
     decisions = Predictions(
@@ -367,6 +377,13 @@ def compas(
         result, html=html, json_file=json_file, fail_on=conditions, full=full,
         more=_ledger_note(ledger),
     )  # fmt: skip
+
+
+def _public(data: Any, names: list[str], settings: dict[str, Any], **only: Any) -> dict[str, Any]:
+    """Return the groups that the public schema declares, for a report under privacy."""
+    if settings.get("dp_report") is None:
+        return {}
+    return {name: list(only.get(name) or data.schema[name].values) for name in names}
 
 
 def _known_races(given: tuple[str, ...], known: list[str]) -> None:
@@ -400,6 +417,8 @@ def _known_races(given: tuple[str, ...], known: list[str]) -> None:
               help="Sensitive attribute; may be repeated.")  # fmt: skip
 @click.option("--bin", "bins", multiple=True, metavar="COLUMN=A,B,...",
               help="Declared cuts of a numeric attribute: age=25,45,65.")  # fmt: skip
+@click.option("--groups", "groups", multiple=True, metavar="COLUMN=A,B,...",
+              help="Public groups of an attribute, for --dp-report: sex=f,m.")  # fmt: skip
 @click.option("--feature", "features", multiple=True, metavar="COLUMN",
               help="Column to check for missing values and proxies, or 'all'.")  # fmt: skip
 @click.option("--pos-label", default=None, metavar="VALUE", help="The positive class.")
@@ -424,6 +443,7 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
     conditions = _conditions(fail_on)
     _targets(html, json_file)
     cuts = dict(_cut(text) for text in given["bins"])
+    groups = dict(_group(text) for text in given["groups"])
     _check_run(given)
     frame = read_predictions(given["predictions"], given["kind"])
     label, sensitive = given["label"], list(dict.fromkeys(given["sensitive"]))
@@ -439,6 +459,7 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
         given,
         pos_label=given["pos_label"],
         cuts=cuts,
+        public_groups=groups,
         missing_group=given["missing_group"],
         dataset=DatasetInfo(name=clean(name), rows="unknown"),
         title=given.get("title") or f"Audit of {clean(name)}",
@@ -488,6 +509,16 @@ def _cut(text: str) -> tuple[str, list[float]]:
             f"{text!r} is not COLUMN=A,B,... such as age=25,45,65.", param_hint="--bin"
         )
     return name, cuts
+
+
+def _group(text: str) -> tuple[str, list[str]]:
+    name, sep, values = text.partition("=")
+    labels = [value.strip() for value in values.split(",") if value.strip()]
+    if not sep or not name or len(labels) < 2:
+        raise click.BadParameter(
+            f"{text!r} is not COLUMN=A,B,... with at least two groups.", param_hint="--groups"
+        )
+    return name, labels
 
 
 def _given_models(frame: Any, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:

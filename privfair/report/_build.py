@@ -30,6 +30,7 @@ from privfair.report._environment import environment
 from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
 from privfair.report._sections.attacks import read_attacks
+from privfair.report._private import check_private, read_public_groups, release
 
 __all__ = ["audit", "available_sections", "dataset_info"]
 
@@ -99,8 +100,10 @@ def audit(
     depend on the number of rows.
 
     Privacy: the report is computed from the audited rows as they are. It is not differentially
-    private, says so, and is entered into the ledger as such. The certificates it shows cover the
-    rows that trained the models.
+    private, says so, and is entered into the ledger as such. With ``config.dp_report`` it is made
+    of tables that are released under that epsilon, with discrete Laplace noise, one per model and
+    crossing; unit record, relation zero-out (the number of rows is public). The certificates it
+    shows cover the rows that trained the models.
 
     References
     ----------
@@ -271,7 +274,9 @@ def _context(
     n = check_aligned(**{k: v for k, v in given.items() if v is not None})
     if n == 0:
         raise DataError("there are no rows to audit; the table is empty.")
-    groups, levels = read_groups(sensitive_features, config)
+    check_private(config, sensitive_features)
+    read = read_groups if config.dp_report is None else read_public_groups
+    groups, levels = read(sensitive_features, config)
     raw = None if y is None else as_vector(y, name="y")
     positive: Any = 1 if config.pos_label is None else config.pos_label
     labels = None
@@ -303,13 +308,19 @@ def _context(
         environment=environment(),
         attacks=attacked,
     )
-    ctx.release = _enter(ledger, dataset, config, voids)
+    if config.dp_report is not None:
+        ctx.release = release(ctx, voids)
+    else:
+        ctx.release = _enter(ledger, dataset, config, voids)
     return ctx
 
 
 def _training_rows(models: list[Any], dataset: DatasetInfo, config: AuditConfig) -> list[str]:
     """Refuse raw numbers about rows that a certificate protects; return what they would void."""
     if dataset.rows != "training":
+        return []
+    if config.dp_report is not None:
+        _only_private(models)
         return []
     private = [
         m.name for m in models if m.privacy is not None and math.isfinite(m.privacy.epsilon)
@@ -322,6 +333,21 @@ def _training_rows(models: list[Any], dataset: DatasetInfo, config: AuditConfig)
             "--allow-raw-training-rows): then the report shows the certificate as void."
         )
     return private
+
+
+def _only_private(models: list[Any]) -> None:
+    """Refuse a private report about rows that a non-private model was trained on.
+
+    One record then changes that model, and with it the decisions on all rows: no noise of the
+    size of one row would cover that. The decisions of a private model are post-processing.
+    """
+    for model in models:
+        if model.privacy is None or not math.isfinite(model.privacy.epsilon):
+            raise PrivacyError(
+                f"{model.name} was trained on the audited rows without privacy, so that each of "
+                "its decisions depends on all of them, and a report under differential privacy "
+                "would claim too much. Audit held-out rows, or private models only."
+            )
 
 
 def _enter(
@@ -381,9 +407,9 @@ def _model_info(ctx: AuditContext) -> tuple[ModelInfo, ...]:
 def _assemble(ctx: AuditContext, sections: list[SectionResult]) -> AuditResult:
     counts: dict[str, Any] = {
         "n_rows": ctx.n,
-        "n_positive": None if ctx.labels is None else int(ctx.labels.sum()),
+        "n_positive": None if ctx.labels is None or ctx.private else int(ctx.labels.sum()),
         "groups": {
-            c.name: dict(zip(c.names, c.counts().tolist(), strict=True))
+            c.name: dict(zip(c.names, ctx.sizes(c), strict=True))
             | {label[0]: None for label in c.suppressed}
             for c in ctx.singles()
         },

@@ -45,6 +45,11 @@ class AuditConfig:
         How many attributes are crossed; 0 or 1 leaves intersections out.
     min_cell : int or None, default=None
         Suppress groups with a count below this, and what would reveal them.
+    dp_report : float or None, default=None
+        Epsilon of a report under differential privacy: tables of group, label and decision are
+        released with noise, and everything else is made of them.
+    public_groups : mapping of str to sequence of str
+        For ``dp_report``: the groups of each attribute that has no cuts, as public knowledge.
     n_bins : int, default=10
         Equal-width bins of the calibration error and figure.
     tolerances : mapping of str to float
@@ -81,6 +86,8 @@ class AuditConfig:
     min_neg: int = 10
     intersections: int = 3
     min_cell: int | None = None
+    dp_report: float | None = None
+    public_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     n_bins: int = 10
     tolerances: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
     pos_label: Any = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,12 +150,25 @@ class AuditContext:
     results: list[SectionResult] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     attacks: list[tuple[AuditedModel, Any]] = field(default_factory=list)
+    released: dict[tuple[str, tuple[str, ...]], Any] = field(default_factory=dict)
     _crossings: dict[tuple[str, ...], Crossing] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.attribute_ids = slugs(self.groups, "attribute_")
         self.n = len(next(iter(self.groups.values())))
+
+    @property
+    def private(self) -> bool:
+        """Whether only released tables may be read."""
+        return bool(self.released)
+
+    def sizes(self, crossing: Crossing) -> list[int]:
+        """Return the rows of each group: counted, or as released."""
+        if not self.private:
+            return [int(n) for n in crossing.counts()]
+        found = self.released[(self.subject.id, crossing.attributes)]["selection_rate"]
+        return [max(0, int(n)) for n in found.by_group["n_group"]]
 
     @property
     def subject(self) -> AuditedModel:
@@ -226,20 +239,27 @@ class AuditContext:
 
     def _cross(self, attributes: tuple[str, ...]) -> Crossing:
         code = np.zeros(self.n, dtype=np.int64)
+        outside = np.zeros(self.n, dtype=bool)
         for name in attributes:
             where = {level: k for k, level in enumerate(self.levels[name])}
-            code = code * len(where) + np.array([where[v] for v in self.groups[name].tolist()])
+            place = np.array([where.get(v, -1) for v in self.groups[name].tolist()])
+            outside |= place < 0
+            code = code * len(where) + np.maximum(place, 0)
+        if self.config.dp_report is not None:
+            # Which combinations occur is private: all are groups.
+            labels = tuple(product(*(self.levels[name] for name in attributes)))
+            return Crossing(attributes, labels, np.where(outside, -1, code))
         sizes = [len(self.levels[name]) for name in attributes]
         present, codes = np.unique(code, return_inverse=True)
-        labels = []
+        found = []
         for value in present.tolist():
             parts = []
             for size, name in zip(reversed(sizes), reversed(attributes), strict=True):
                 value, at = divmod(value, size)
                 parts.append(self.levels[name][at])
-            labels.append(tuple(reversed(parts)))
-        absent = int(np.prod(sizes)) - len(labels)
-        return Crossing(attributes, tuple(labels), codes.astype(np.int64), absent)
+            found.append(tuple(reversed(parts)))
+        absent = int(np.prod(sizes)) - len(found)
+        return Crossing(attributes, tuple(found), codes.astype(np.int64), absent)
 
     def singles(self) -> Iterator[Crossing]:
         """Yield each attribute alone."""

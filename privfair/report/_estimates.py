@@ -14,7 +14,7 @@ from privfair.report._context import AuditContext, Crossing
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Value
 
-__all__ = ["CODES", "DISPARITIES", "LABELS", "RATES", "by_group", "estimates", "metric"]
+__all__ = ["CODES", "DISPARITIES", "LABELS", "RATES", "by_group", "compute", "estimates", "metric"]
 
 RATES = (
     "base_rate", "selection_rate", "true_positive_rate", "false_positive_rate",
@@ -28,6 +28,7 @@ DISPARITIES = (
 )  # fmt: skip
 SCORES = ("auc", "brier_score", "log_loss", "expected_calibration_error", "calibration_gap")
 PROBABILITY = ("brier_score", "log_loss", "expected_calibration_error", "calibration_gap")
+OUTSIDE = "(none of the declared groups)"
 CODES = {
     "demographic_parity_difference": "dpd",
     "demographic_parity_ratio": "dpr",
@@ -99,26 +100,42 @@ def estimates(
 
     Metrics that need labels or scores which the audit lacks are left out.
     """
+    if ctx.private:
+        # Rates over all rows are read from the first attribute's table, at no further cost.
+        attributes = (next(iter(ctx.groups)),) if crossing is None else crossing.attributes
+        known = ctx.released[(model.id, attributes)]
+        skip = DISPARITIES if crossing is None else ()
+        return {name: known[name] for name in names if name in known and name not in skip}
     wanted = tuple(_usable(names, ctx, model))
     where = () if crossing is None else crossing.attributes
     key = ("estimates", model.id, where, wanted)
-    found: dict[str, Estimate] = ctx.cached(key, lambda: _compute(ctx, model, crossing, wanted))
+    found: dict[str, Estimate] = ctx.cached(key, lambda: compute(ctx, model, crossing, wanted))
     return found
 
 
-def _compute(
-    ctx: AuditContext, model: AuditedModel, crossing: Crossing | None, names: tuple[str, ...]
+def compute(
+    ctx: AuditContext,
+    model: AuditedModel,
+    crossing: Crossing | None,
+    names: tuple[str, ...],
+    *,
+    privacy: Any = None,
+    ledger: Any = None,
 ) -> dict[str, Estimate]:
+    """Return estimates from the rows, or, with a budget, from a table released under it."""
     from privfair.fairness import estimate_all
 
     config = ctx.config
     keep: Any = slice(None)
     sensitive, groups = None, None
-    if crossing is not None and len(crossing.labels) < 2:
+    if privacy is not None:
+        names = tuple(n for n in _usable(names, ctx, model) if n not in SCORES)
+    elif crossing is not None and len(crossing.labels) < 2:
         return _too_few(ctx, model, names)
     if crossing is not None:
-        keep = crossing.codes >= 0
-        labels = np.array(crossing.names, dtype=object)
+        # Under privacy the number of rows is public, and rows outside stay (in no group).
+        keep = crossing.codes >= 0 if privacy is None else slice(None)
+        labels = np.array([*crossing.names, OUTSIDE], dtype=object)
         sensitive = {crossing.name: labels[crossing.codes[keep]]}
         groups = [(name,) for name in crossing.names]
     where = "all" if crossing is None else crossing.name
@@ -126,7 +143,7 @@ def _compute(
         [metric(name) for name in names],
         None if ctx.labels is None else ctx.labels[keep].astype(np.int64),
         model.decisions[keep].astype(np.int64),
-        y_score=None if model.scores is None else model.scores[keep],
+        y_score=None if model.scores is None or privacy is not None else model.scores[keep],
         sensitive_features=sensitive,
         groups=groups,
         confidence=config.confidence,
@@ -137,6 +154,8 @@ def _compute(
         min_pos=config.min_pos,
         min_neg=config.min_neg,
         n_bins=config.n_bins,
+        privacy=privacy,
+        ledger=ledger,
     )
     return dict(zip(names, found, strict=True))
 
@@ -164,7 +183,7 @@ def by_group(estimate: Estimate, *, simultaneous: bool = False) -> list[Value]:
     return [
         Value(
             row["value"], row[ends[0]], row[ends[1]], confidence=estimate.confidence,
-            method=method, n=int(row["n"]), status=row["status"], reason=row["reason"],
+            method=method, n=max(0, int(row["n"])), status=row["status"], reason=row["reason"],
         )
         for row in frame.to_dict(orient="records")
     ]  # fmt: skip

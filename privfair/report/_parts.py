@@ -160,7 +160,7 @@ class Value(Record):
             estimate.high,
             confidence=estimate.confidence,
             method=estimate.method,
-            n=int(estimate.n),
+            n=max(0, int(estimate.n)),
             status=estimate.status,
             reason=estimate.reason,
         )

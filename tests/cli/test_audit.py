@@ -170,6 +170,43 @@ def test_the_seed_is_used_and_stated(csv: Path, capsys: pytest.CaptureFixture[st
     assert found[0] == found[1] != found[2]
 
 
+# -- under differential privacy ------------------------------------------------------------------
+def test_a_private_report_charges_the_ledger_of_the_rows(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from privfair.accounting import Ledger
+
+    book = tmp_path / "l.db"
+    args = base(csv, "--dp-report", "1.5", "--groups", "sex=f,m", "--ledger", str(book))
+    assert run(args) == 0
+    out, _ = capsys.readouterr()
+    assert "released under differential privacy" in " ".join(out.split())
+    assert "Epsilon of this report" in out
+    spent = Ledger.open(book, read_only=True).spent()
+    assert 1.499 < spent.epsilon <= 1.5
+    assert run(base(csv, "--dp-report", "1", "--ledger", str(book))) == 2
+    assert "--groups sex=" in capsys.readouterr().err
+    assert run(base(csv, "--dp-report", "0", "--groups", "sex=f,m")) == 2
+    assert run(base(csv, "--dp-report", "1", "--groups", "sex")) == 2
+    assert run(base(csv, "--groups", "sex=f,m")) == 2
+    assert len(Ledger.open(book, read_only=True)) == 1
+
+
+def test_a_private_report_of_compas_tells_no_true_count(
+    real_data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["audit", "compas", "--output", str(tmp_path), "--dp-report", "0.5", *FAST, "--race",
+            "Caucasian", "--race", "African-American"]  # fmt: skip
+    assert run(args) == 0
+    text = (tmp_path / "compas.json").read_text("utf-8")
+    data = json.loads(text)
+    assert data["counts"]["n_rows"] == 7214  # how many are of two races is private
+    assert set(data["counts"]["groups"]["race"]) == {"Caucasian", "African-American"}
+    assert data["counts"]["groups"]["race"] != {"Caucasian": 2454, "African-American": 3696}
+    assert "637" not in data["dataset"]["split"]
+    capsys.readouterr()
+
+
 # -- conditions and exit codes ------------------------------------------------------------------
 def test_fail_on_ends_with_six(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(base(csv, "--fail-on", "fairness.dpd.sex.low>-1")) == 6

@@ -11,6 +11,7 @@ from privfair.core.frames import missing_mask
 from privfair.core.statistics import wilson_interval
 from privfair.report._clean import clean_label, unique_labels
 from privfair.report._context import AuditContext
+from privfair.report._estimates import by_group, estimates
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
 from privfair.report._numbers import count, number, percent
 
@@ -32,6 +33,12 @@ def build(ctx: AuditContext) -> SectionResult:
     for crossing in ctx.singles():
         tables.append(_sizes(ctx, crossing))
         blocks.append(Block("table", tables[-1].id))
+    if ctx.private:
+        text = (
+            "Missing values, repeated rows and revealing features were not looked at: that would "
+            "read the rows beyond the tables that were released."
+        )
+        blocks.append(Block("note", text=text))
     if ctx.features is not None:
         blocks.append(Block("heading", text="Missing values"))
         figure, text, found = _missing(ctx)
@@ -73,6 +80,8 @@ def build(ctx: AuditContext) -> SectionResult:
 
 # -- sizes and base rates ---------------------------------------------------------------------
 def _base_rates(ctx: AuditContext, crossing: Any) -> list[Value]:
+    if ctx.private:
+        return by_group(estimates(ctx, ctx.subject, crossing, ("base_rate",))["base_rate"])
     assert ctx.labels is not None
     cells = crossing.counts(ctx.labels)
     n = cells.sum(axis=1)
@@ -93,11 +102,15 @@ def _sizes(ctx: AuditContext, crossing: Any) -> Table:
         Column("n", "Rows", "count"),
         Column("share", "Share of rows", "number"),
     ]
-    sizes = crossing.counts()
+    sizes = ctx.sizes(crossing)
     rows = [
         [name, int(n), float(n / ctx.n)] for name, n in zip(crossing.names, sizes, strict=True)
     ]
-    if ctx.labels is not None:
+    if ctx.labels is not None and ctx.private:
+        columns.append(Column("base_rate", "Base rate", "value"))
+        for row, rate in zip(rows, _base_rates(ctx, crossing), strict=True):
+            row.append(rate)
+    elif ctx.labels is not None:
         columns += [
             Column("positives", "Positive outcomes", "count"),
             Column("base_rate", "Base rate", "value"),
@@ -120,7 +133,7 @@ def _base_rate_figure(ctx: AuditContext) -> Figure:
     for crossing in ctx.singles():
         for name, value in zip(crossing.names, _base_rates(ctx, crossing), strict=True):
             rows.append((crossing.name, name, "", value))
-    overall = float(np.mean(ctx.labels))  # type: ignore[arg-type]
+    overall = float(estimates(ctx, ctx.subject, None, ("base_rate",))["base_rate"].value)
     return Figure(
         "fig-base-rates",
         "dots",

@@ -44,7 +44,7 @@ def build(ctx: AuditContext) -> SectionResult:
         for model in ctx.models:
             found = estimates(ctx, model, crossing, DISPARITIES)
             findings += [disparity_finding(ctx, model, crossing, e, k) for e in found.values()]
-    if len(ctx.models) > 1:
+    if len(ctx.models) > 1 and not ctx.private:
         blocks.append(Block("heading", text="What changes between the models"))
         blocks.append(Block("text", text=changes.LEAD.format(reference=_reference(ctx).name)))
         for crossing in ctx.singles():
@@ -93,7 +93,7 @@ def _reference(ctx: AuditContext) -> AuditedModel:
 def _caveats(ctx: AuditContext) -> tuple[str, ...]:
     small = []
     for crossing in ctx.singles():
-        for name, n in zip(crossing.names, crossing.counts().tolist(), strict=True):
+        for name, n in zip(crossing.names, ctx.sizes(crossing), strict=True):
             if n < ctx.config.min_count:
                 small.append(f"{name} ({n} rows)")
     out = []
@@ -118,7 +118,7 @@ def _rates(ctx: AuditContext, crossing: Crossing) -> Table:
     columns += [Column("model", "Model", "text")] if several else []
     columns.append(Column("n", "Rows", "count"))
     columns += [Column(name, LABELS[name], "value") for name in names]
-    sizes = crossing.counts().tolist()
+    sizes = ctx.sizes(crossing)
     rows: list[tuple[Any, ...]] = []
     marks: list[str] = []
     values = {

@@ -118,8 +118,10 @@ def _table(
         for name in names
     }
     shrunken = {name: _shrunken(found[name]) for name in names}
-    sizes = crossing.counts().tolist()
-    positives = None if ctx.labels is None else crossing.counts(ctx.labels)[:, 1].tolist()
+    sizes = ctx.sizes(crossing)
+    positives = None
+    if ctx.labels is not None and not ctx.private:
+        positives = crossing.counts(ctx.labels)[:, 1].tolist()
     rows: list[tuple[float, int, tuple[Any, ...]]] = []
     for k, group in enumerate(crossing.names if len(crossing.names) > 1 else []):
         harm = max(_beyond(cells[name][k], found[name].value) for name in names)
@@ -203,12 +205,14 @@ def _heat(ctx: AuditContext, crossing: Crossing) -> Figure:
     at = {name: k for k, name in enumerate(crossing.attributes)}
     found = estimates(ctx, ctx.subject, crossing, _wanted(ctx))["selection_rate"]
     values = [strict(v, ctx.config.min_count, "rows") for v in by_group(found)]
-    sizes = crossing.counts().tolist()
+    sizes = ctx.sizes(crossing)
     cells = {
         (label[at[first]], label[at[second]]): (value, n)
         for label, value, n in zip(crossing.labels, values, sizes, strict=True)
     }
     rows: list[tuple[Any, ...]] = []
+    value: Value
+    n: int | None
     hidden = {(label[at[first]], label[at[second]]) for label in crossing.suppressed}
     for row, column in product(ctx.levels[first], ctx.levels[second]):
         value, n = cells.get((row, column), (Value.missing("no rows", n=0), 0))

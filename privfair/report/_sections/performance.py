@@ -44,6 +44,11 @@ def build(ctx: AuditContext) -> SectionResult:
                 blocks.append(Block("figure", figures[-1].id))
     ranked = [m.name for m in ctx.models if m.scores is not None and not m.probability]
     caveats = []
+    if ctx.private:
+        caveats.append(
+            "AUC, Brier score, log loss, calibration and score curves are left out: they read "
+            "scores, and only tables of group, label and decision were released."
+        )
     if ctx.config.min_cell is not None:
         caveats.append(
             "Calibration, ROC and score curves are left out: points on them are small counts."
@@ -129,7 +134,7 @@ def _findings(ctx: AuditContext, found: dict[str, dict[str, Estimate]]) -> list[
             if not value.shown:
                 text = f"{LABELS[name]} of {model.name} is not estimable: {e.reason}."
             elif name == "accuracy" and ctx.labels is not None:
-                share = float(ctx.labels.mean())
+                share = float(estimates(ctx, model, None, ("base_rate",))["base_rate"].value)
                 best = number(max(share, 1 - share))
                 text += f" Always giving the commoner outcome reaches {best}."
             rank = 10 if name == "accuracy" and model is ctx.subject else 0

@@ -43,6 +43,8 @@ def build(ctx: AuditContext) -> SectionResult:
     """Build the section."""
     private = [(m, effective_guarantee(ctx, m)) for m in ctx.models if m.privacy is not None]
     findings = [_finding(ctx, m, g) for m, g in private]
+    if ctx.release.get("privacy") is not None:
+        findings.append(_of_report(ctx.release["privacy"]))
     tables, figures, blocks = [_covered(ctx)], [], [Block("table", "covered")]
     without = [m.name for m in ctx.models if m.privacy is None]
     if without:
@@ -103,13 +105,19 @@ def build(ctx: AuditContext) -> SectionResult:
 
 
 def _caveats(
-    ctx: AuditContext, private: list[tuple[AuditedModel, PrivacyGuarantee]]
+    ctx: AuditContext, certified: list[tuple[AuditedModel, PrivacyGuarantee]]
 ) -> tuple[str, ...]:
-    out = [
+    raw = (
         "A certificate covers the rows that trained a model. It says nothing about the audited "
         "rows, whose counts this report shows as they are."
-    ]
-    if any(g.seeded for _, g in private):
+    )
+    private = (
+        "The certificate of a model covers the rows that trained it, the guarantee of this report "
+        "the audited rows. If they are the same rows, the two add up. That an input was refused "
+        "or accepted is not covered by either."
+    )
+    out = [private if ctx.private else raw]
+    if any(g.seeded for _, g in certified):
         out.append("SEEDED noise protects nobody who knows the seed: this is not a certificate.")
     if ctx.release.get("voids"):
         out.append(
@@ -139,6 +147,16 @@ def _finding(ctx: AuditContext, model: AuditedModel, g: PrivacyGuarantee) -> Fin
     )  # fmt: skip
 
 
+def _of_report(promise: dict[str, Any]) -> Finding:
+    return Finding(
+        "privacy.report", "note",
+        f"This report is differentially private towards each {promise['unit']} of the audited "
+        f"rows, at delta {promise['delta']:g}; numerics {promise['numerics']}.",
+        "Epsilon of this report", Value(float(promise["epsilon"]), method=promise["accountant"]),
+        "privacy/covered", rank=5,
+    )  # fmt: skip
+
+
 def _covered(ctx: AuditContext) -> Table:
     rows = []
     for model in ctx.models:
@@ -151,13 +169,16 @@ def _covered(ctx: AuditContext) -> Table:
             state = "SEEDED, not certified"
         pair = "none" if math.isinf(g.epsilon) else f"({_up(g.epsilon)}, {g.delta:g})"
         rows.append(("Rows that trained " + model.name, pair, state))
-    kind = "raw: not private" if ctx.release.get("kind") == "raw" else "released privately"
-    entry = ctx.release.get("entry")
     where = ctx.release.get("ledger") or "in memory"
-    rows.append(
-        (f"Audited rows ({ctx.release.get('dataset_id', '')})", "none",
-         f"{kind}; entry {entry} of the ledger {where}")
-    )  # fmt: skip
+    pair, state = (
+        "none",
+        f"raw: not private; entry {ctx.release.get('entry')} of the ledger {where}",
+    )
+    promise = ctx.release.get("privacy")
+    if promise is not None:
+        pair = f"({_up(float(promise['epsilon']))}, {promise['delta']:g})"
+        state = f"this report, by {len(promise['events'])} noisy tables; ledger {where}"
+    rows.append((f"Audited rows ({ctx.release.get('dataset_id', '')})", pair, state))
     return Table(
         "covered",
         "Whose rows are covered by what",

@@ -16,8 +16,10 @@ def _facts(ctx: AuditContext) -> Table:
     if data.split:
         rows.append(("Part", data.split))
     rows.append(("Rows", count(ctx.n)))
-    if ctx.labels is not None:
+    if ctx.labels is not None and not ctx.private:
         rows.append(("Positive outcomes", f"{count(int(ctx.labels.sum()))} ({data.positive})"))
+    elif ctx.labels is not None:
+        rows.append(("Positive outcome", data.positive))
     rows.append(
         ("Groups", ", ".join(f"{name} ({len(levels)})" for name, levels in ctx.levels.items()))
     )
