@@ -29,8 +29,8 @@ from privfair.report._context import AuditContext, Section
 from privfair.report._environment import environment
 from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
-from privfair.report._sections.attacks import read_attacks
 from privfair.report._private import check_private, read_public_groups, release
+from privfair.report._sections.attacks import read_attacks
 
 __all__ = ["audit", "available_sections", "dataset_info"]
 

@@ -103,9 +103,9 @@ class Crossing:
 
 @dataclass(eq=False)
 class AuditContext:
-    """Inputs and shared results of one audit.
+    """Inputs and shared results of one audit: what a section builds from.
 
-    Attributes
+    Parameters
     ----------
     models : list of AuditedModel
         The subject first.
@@ -118,21 +118,33 @@ class AuditContext:
     levels : dict of str to list of str
         The groups of each attribute, in order.
     features : privfair.core.Table or None
+        Features of the audited rows.
     config : AuditConfig
+        The settings.
     dataset : DatasetInfo
+        What was audited.
     seed : int
-    ledger : Ledger
-        That of the audited rows.
+        Seed of the audit; :meth:`seed_for` derives others from it.
+    ledger : Ledger or None
+        Ledger of the audited rows.
     text : Catalogue
-        The words of the report's language.
-    environment : dict
-        Versions and platform.
+        Texts of the report's language.
     release : dict
         How the audited rows reach the report.
     results : list of SectionResult
         Sections built so far.
+    environment : dict
+        Versions and platform.
     attacks : list of (AuditedModel, AttackResult)
         Attacks on privacy that were run.
+    released : dict
+        Estimates from released tables, by model and attributes; empty for a raw report. When it
+        is not, labels, groups and decisions are sealed and raise on use.
+
+    Notes
+    -----
+    Read estimates through :func:`privfair.report.estimates`, which serves raw reports and
+    reports under differential privacy alike.
     """
 
     models: list[AuditedModel]

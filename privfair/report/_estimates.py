@@ -98,7 +98,29 @@ def estimates(
 ) -> dict[str, Estimate]:
     """Return estimates by metric name, with the groups of a crossing (or over all rows).
 
-    Metrics that need labels or scores which the audit lacks are left out.
+    Parameters
+    ----------
+    ctx : AuditContext
+    model : AuditedModel
+        One of ``ctx.models``.
+    crossing : Crossing or None
+        One of ``ctx.singles()`` and ``ctx.crossings()``; None for all rows together.
+    names : tuple of str
+        Names of metrics in :mod:`privfair.fairness.metrics`. Those that need labels or scores
+        which the audit lacks are left out of the result.
+
+    Returns
+    -------
+    dict of str to Estimate
+
+    Notes
+    -----
+    Computed once for each model and crossing. In a report under differential privacy they come
+    from the table that was released, and cost nothing more.
+
+    References
+    ----------
+    Hardt, Price, Srebro 2016, arXiv 1610.02413.
     """
     if ctx.private:
         # Rates over all rows are read from the first attribute's table, at no further cost.
@@ -174,7 +196,24 @@ def _too_few(
 
 
 def by_group(estimate: Estimate, *, simultaneous: bool = False) -> list[Value]:
-    """Return a metric's value in each group, in the order of the crossing."""
+    """Return a metric's value in each group, in the order of the crossing.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        From :func:`estimates` with a crossing.
+    simultaneous : bool, default=False
+        Intervals that hold for all groups together.
+
+    Returns
+    -------
+    list of Value
+        Empty where no group may be shown.
+
+    References
+    ----------
+    Wilson 1927.
+    """
     frame = estimate.by_group
     if frame is None:  # no groups, or none that may be shown
         return []

@@ -193,6 +193,8 @@ def seal(ctx: AuditContext) -> None:
     """Take the rows out of the context."""
     closed: Any = Sealed()
     ctx.models = [replace(m, decisions=closed, scores=None, probability=False) for m in ctx.models]
+    by_id = {m.id: m for m in ctx.models}
+    ctx.attacks = [(by_id[model.id], result) for model, result in ctx.attacks]
     ctx.labels = None if ctx.labels is None else closed
     ctx.groups = dict.fromkeys(ctx.groups, closed)
     ctx.features = None

@@ -18,6 +18,16 @@ from privfair.report import from_json, json_schema
 FAST = ("--n-resamples", "200")
 
 
+@pytest.fixture(autouse=True)
+def _standard_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections that other tests registered do not appear here."""
+    from privfair.core import registry
+    from privfair.report._sections import STANDARD
+
+    found = {section.id: section for section in STANDARD}
+    monkeypatch.setitem(registry._REGISTERED, "report_sections", found)
+
+
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     rng = np.random.default_rng(11)

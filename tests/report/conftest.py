@@ -58,6 +58,16 @@ def _fixed_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
 
 
+@pytest.fixture(autouse=True)
+def _standard_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections that other tests registered do not appear here."""
+    from privfair.core import registry
+    from privfair.report._sections import STANDARD
+
+    table = {section.id: section for section in STANDARD}
+    monkeypatch.setitem(registry._REGISTERED, "report_sections", table)
+
+
 @pytest.fixture(scope="session")
 def rows() -> dict[str, Any]:
     return make_rows()
@@ -66,9 +76,9 @@ def rows() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def result(rows: dict[str, Any]) -> AuditResult:
     """Two models, two attributes, one certificate."""
-    import os
 
-    os.environ["SOURCE_DATE_EPOCH"] = EPOCH
+    from privfair.report._sections import STANDARD
+
     rng = np.random.default_rng(1)
     flipped = np.where(rng.random(len(rows["y"])) < 0.05, 1 - rows["decision"], rows["decision"])
     models = {
@@ -82,6 +92,7 @@ def result(rows: dict[str, Any]) -> AuditResult:
         sensitive_features=rows["sensitive"],
         config=AuditConfig(
             n_resamples=300,
+            sections=[section.id for section in STANDARD],
             title="Audit of made-up rows",
             dataset=DatasetInfo("made-up rows", rows="held_out", caveats=("They are made up.",)),
         ),
