@@ -58,14 +58,18 @@ def _fixed_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
 
 
-@pytest.fixture(autouse=True)
-def _standard_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+def _only_standard(patch: pytest.MonkeyPatch) -> None:
     """Sections that other tests registered do not appear here."""
     from privfair.core import registry
     from privfair.report._sections import STANDARD
 
     table = {section.id: section for section in STANDARD}
-    monkeypatch.setitem(registry._REGISTERED, "report_sections", table)
+    patch.setitem(registry._REGISTERED, "report_sections", table)
+
+
+@pytest.fixture(autouse=True)
+def _standard_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    _only_standard(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -76,24 +80,25 @@ def rows() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def result(rows: dict[str, Any]) -> AuditResult:
     """Two models, two attributes, one certificate."""
-
-    from privfair.report._sections import STANDARD
-
     rng = np.random.default_rng(1)
     flipped = np.where(rng.random(len(rows["y"])) < 0.05, 1 - rows["decision"], rows["decision"])
     models = {
         "baseline": Predictions(rows["decision"], rows["score"]),
         "private twin": Predictions(flipped, rows["score"], privacy=guarantee()),
     }
-    return audit(
-        models,
-        rows["X"],
-        rows["y"],
-        sensitive_features=rows["sensitive"],
-        config=AuditConfig(
-            n_resamples=300,
-            sections=[section.id for section in STANDARD],
-            title="Audit of made-up rows",
-            dataset=DatasetInfo("made-up rows", rows="held_out", caveats=("They are made up.",)),
-        ),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        _only_standard(patch)
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        return audit(
+            models,
+            rows["X"],
+            rows["y"],
+            sensitive_features=rows["sensitive"],
+            config=AuditConfig(
+                n_resamples=300,
+                title="Audit of made-up rows",
+                dataset=DatasetInfo(
+                    "made-up rows", rows="held_out", caveats=("They are made up.",)
+                ),
+            ),
+        )
