@@ -120,8 +120,8 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         try:
             self._fit_steps(X, y, sensitive_features, sample_weight)
         except BaseException:  # a fit that failed leaves the estimator as it was
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _fit_steps(self, X: Any, y: Any, sensitive_features: Any, sample_weight: Any) -> None:
