@@ -353,3 +353,25 @@ def test_there_are_at_most_seven_key_findings_and_fourteen_figures(result: Audit
     anchors = {s.id for s in result.sections} | {t.id for s in result.sections for t in s.tables}
     for finding in result.findings.values():
         assert finding.evidence_path.split("/")[-1] in anchors, finding.id
+
+
+def test_a_column_that_is_nearly_always_zero_can_still_reveal_the_outcome(
+    rows: dict[str, Any],
+) -> None:
+    rare = np.zeros(len(rows["y"]))
+    chosen = np.flatnonzero(rows["y"] == 1)[:60]
+    rare[chosen] = np.arange(1, 61)
+    X = pd.DataFrame({"rare": rare, "leak": rows["y"] * 5.0, "noise": rows["X"]["age"]})
+    result = run(rows, X=X)
+    table = {row[0]: row[1] for row in result.section("data").table("associations").rows}
+    assert table["rare"] > 0.1 > table["noise"]
+    assert table["leak"] > 0.99
+    assert result.findings["data.leakage.leak"].severity == "attention"
+    assert "data.leakage.rare" not in result.findings
+
+
+def test_a_proxy_is_named(rows: dict[str, Any]) -> None:
+    X = pd.DataFrame({"title": np.where(rows["sensitive"]["sex"] == "Male", "Mr", "Ms")})
+    found = run(rows, X=X).findings
+    assert found["data.proxy.title.sex"].value.estimate > 0.99  # type: ignore[union-attr]
+    assert "data.proxy.title.race" not in found

@@ -286,7 +286,10 @@ def _levels(values: NDArray[Any]) -> NDArray[np.int64] | None:
         if distinct.size > N_BINS:
             cuts = np.unique(np.nanquantile(values.astype(float), np.linspace(0, 1, N_BINS + 1)))
             filled = np.nan_to_num(values.astype(float))
-            return np.asarray(np.searchsorted(cuts[1:-1], filled, side="right"), dtype=np.int64)
+            codes = np.searchsorted(cuts[1:-1], filled, side="right")
+            if np.unique(codes).size < 2:  # nearly always one value, such as zero
+                codes = filled > np.median(filled)
+            return np.asarray(codes, dtype=np.int64)
     codes, levels = pd.factorize(pd.Series(list(values), dtype=object), use_na_sentinel=False)
     if len(levels) > MAX_LEVELS and len(levels) > 0.2 * len(values):
         return None
