@@ -25,7 +25,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from privfair.datasets import fetch_compas
-from privfair.report import AuditConfig, Predictions, audit, to_html, to_json, to_text
+from privfair.report import (
+    AuditConfig,
+    Predictions,
+    audit,
+    dataset_info,
+    to_html,
+    to_json,
+    to_text,
+)
 
 quick = "--quick" in sys.argv
 compas = fetch_compas(version="filtered", fallback="embedded")
@@ -33,7 +41,7 @@ if compas.embedded:
     print(
         "Data: the embedded differentially private synthetic edition of COMPAS, not real people."
     )
-folder = Path(tempfile.mkdtemp())
+folder = Path(tempfile.mkdtemp(prefix="audit-"))
 decisions = pd.DataFrame(
     {
         "race": compas.sensitive["race"].astype(str).to_numpy(),
@@ -62,7 +70,12 @@ result = audit(
     None,
     table["two_year_recid"],
     sensitive_features=table[["race"]],
-    config=AuditConfig(n_resamples=200 if quick else 2000),
+    config=AuditConfig(
+        n_resamples=200 if quick else 2000,
+        title="Audit of COMPAS: decile 5 and above",
+        # Names the data in the page and the JSON, whose first line says if they are embedded.
+        dataset=dataset_info(compas, rows="held_out", split="two races of the filtered rows"),
+    ),
     random_state=0,
 )
 print(to_text(result)[:3000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_an_example_runs(
 ) -> None:
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg", "PRIVFAIR_OFFLINE": "1",
-        "HOME": str(tmp_path / "home"),
+        "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path),
     }  # fmt: skip
     if data == "real":
         environment["PRIVFAIR_DATA_DIR"] = str(request.getfixturevalue("real_data_dir"))
@@ -37,6 +38,22 @@ def test_an_example_runs(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert ("not real people" in done.stdout) == (data == "embedded")
+    if script.stem == "plot_audit_csv":
+        check_written(tmp_path, embedded=data == "embedded")
+
+
+def check_written(folder: Path, *, embedded: bool) -> None:
+    """What the example hands on says itself where its rows are from."""
+    (page,) = folder.rglob("report.html")
+    (document,) = folder.rglob("report.json")
+    written = json.loads(document.read_text("utf-8"))
+    assert next(iter(written)) == "_notice"
+    assert written["dataset"]["embedded"] is embedded
+    assert written["dataset"]["name"] == "COMPAS"
+    assert written["_notice"].startswith("EMBEDDED DATA") == embedded
+    html = page.read_text("utf-8")
+    first = html[html.index("<body") :].split("<h1", 1)[0]
+    assert ("EMBEDDED DATA" in first) == embedded
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)

@@ -103,20 +103,66 @@ def _csv(data: bytes, kind: str) -> pd.DataFrame:
         raise DataError(
             f"the table is not UTF-8 (byte {error.start}). Convert it, for instance with iconv."
         ) from None
-    header = next(csv.reader([text.split("\n", 1)[0]], delimiter=separator), [])
-    names = [name.strip() for name in header]
-    if len(set(names)) != len(names):
-        raise DataError("the table has two columns of the same name; rename one of them.")
+    rows = _check_cells(text, separator)
     try:
-        # Only an empty cell is missing: "NA" may be a group's name.
-        return pd.read_csv(
+        # Only an empty cell is missing: "NA" may be a group's name. No column is an index.
+        frame = pd.read_csv(
             io.StringIO(text), sep=separator, keep_default_na=False, na_values=[""],
-            skipinitialspace=True, low_memory=False,
+            skipinitialspace=True, low_memory=False, index_col=False,
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         line = str(error).split("Error tokenizing data. C error: ")[-1].split(", saw")[0]
         where = f" ({line})" if line.startswith("Expected") else ""
         raise DataError(f"the table is not well-formed CSV{where}.") from None
+    if len(frame) != rows:
+        raise DataError(
+            f"the table is not well-formed CSV: it reads as {rows:,} or as {len(frame):,} rows, "
+            "depending on how its quotation marks are taken. Quote every cell or none."
+        )
+    return frame
+
+
+def _check_cells(text: str, separator: str) -> int:
+    """Return the number of rows below the header; raise if one has other cells than it.
+
+    A parser that fills short rows up, or takes the first column of long ones for an index,
+    would audit shifted columns or count absent cells as missing values.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    width = rows = last = 0
+    try:
+        for cells in reader:
+            line, last = last + 1, reader.line_num
+            if not cells or (len(cells) == 1 and not cells[0].strip()):
+                continue  # a blank line
+            if not width:
+                _check_header(cells)
+                width = len(cells)
+                continue
+            rows += 1
+            if len(cells) != width:
+                raise DataError(
+                    f"line {line} of the table has {len(cells)} cells and the header has {width}: "
+                    "the table is not well-formed CSV. Every row needs one cell per column; quote "
+                    "cells that hold the separator, and write an empty cell for a missing value."
+                )
+    except csv.Error:
+        raise DataError(f"the table is not well-formed CSV (line {last + 1}).") from None
+    return rows
+
+
+def _check_header(cells: list[str]) -> None:
+    names = [name.strip() for name in cells]
+    if len(set(names)) != len(names):
+        raise DataError("the table has two columns of the same name; rename one of them.")
+    if len(cells) == 1 and ";" in cells[0]:
+        raise DataError(
+            "the header of the table has no comma and has semicolons: the file seems to be "
+            "separated by ';', as some spreadsheets write it. Save it with commas (and decimal "
+            "points), with tabs (--format tsv), or as Parquet."
+        )
+    if len(cells) == 1 and "\t" in cells[0]:
+        raise DataError("the header has no comma and has tabs: give --format tsv.")
 
 
 def _binary(data: bytes, kind: str) -> pd.DataFrame:
@@ -162,7 +208,7 @@ def check_target(path: Path, option: str) -> Path:
     if path.is_dir():
         raise OutputTargetError(
             f"{option} {path} is a directory; give the name of a file in it, such as "
-            f"{path / 'audit.html'}."
+            f"{path / ('audit.db' if option == '--ledger' else 'audit.html')}."
         )
     if not path.parent.is_dir():
         raise OutputTargetError(f"{option} {path}: the folder {path.parent} does not exist.")
@@ -192,6 +238,10 @@ def read_text(path: Path) -> str:
     """Read a JSON file that a user names."""
     if path.is_dir():
         raise DataError(f"{path} is a directory; give the JSON file of an audit.")
+    if not path.exists():
+        raise DataNotAvailableError(
+            f"{path} does not exist. Give the JSON that `privfair audit ... --json-file` wrote."
+        )
     if path.stat().st_size > 64 * 1024 * 1024:
         raise UnsafeFileError(f"{path} is larger than any audit and was not read.")
     try:

@@ -171,6 +171,13 @@ def _conditions(texts: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(parse_condition(text) for text in texts)
 
 
+def _check_ledger(path: Path | None) -> None:
+    from privfair.cli._audit_files import check_target
+
+    if path is not None:
+        check_target(path, "--ledger")
+
+
 def _targets(html: Path | None, json_file: Path | None) -> None:
     from privfair.cli._audit_files import check_target
 
@@ -251,6 +258,7 @@ def adult(
     if split == "train" and not (no_dp or allow_raw_training_rows):
         _refuse_training_rows()
     html, json_file = _folder(output, "adult")
+    _check_ledger(ledger_path)
     options: dict[str, Any] = {"data_home": data_home, "fallback": "embedded"}
     train = fetch_adult(split="train", **options)
     rows = train if split == "train" else fetch_adult(split="test", **options)
@@ -342,6 +350,7 @@ def compas(
 
     conditions = _conditions(fail_on)
     html, json_file = _folder(output, "compas")
+    _check_ledger(ledger_path)
     data = fetch_compas(version=version, data_home=data_home, fallback="embedded")
     frame, sensitive, target = data.data, data.sensitive[["race", "sex"]], data.target
     split = "all rows"
@@ -442,6 +451,7 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
 
     conditions = _conditions(fail_on)
     _targets(html, json_file)
+    _check_ledger(given["ledger_path"])
     cuts = dict(_cut(text) for text in given["bins"])
     groups = dict(_group(text) for text in given["groups"])
     _check_run(given)
@@ -455,13 +465,14 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
         features = [c for c in frame.columns if c not in wanted or c in sensitive]
     name = given["name"] or ("standard input" if given["predictions"] == "-"
                              else Path(given["predictions"]).name)  # fmt: skip
+    pooled = _pooled(frame, given)
     config = _config(
         given,
         pos_label=given["pos_label"],
         cuts=cuts,
         public_groups=groups,
         missing_group=given["missing_group"],
-        dataset=DatasetInfo(name=clean(name), rows="unknown"),
+        dataset=DatasetInfo(name=clean(name), rows="unknown", caveats=tuple(pooled)),
         title=given.get("title") or f"Audit of {clean(name)}",
     )
     ledger = Ledger(given["ledger_path"], dataset_id=f"{clean(name)} audited rows")
@@ -474,8 +485,41 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
     )  # fmt: skip
     _conclude(
         result, html=html, json_file=json_file, fail_on=conditions, full=full,
-        more=_ledger_note(ledger),
+        more=_ledger_note(ledger) + [f"caveat: {text}" for text in pooled],
     )  # fmt: skip
+
+
+def _pooled(frame: Any, given: dict[str, Any]) -> list[str]:
+    """Return a caveat for each column in which --pos-label stands against several classes."""
+    positive, found = given["pos_label"], []
+    if positive is None:
+        return []
+    hidden = given.get("dp_report") is not None or given.get("min_cell") is not None
+    for name in dict.fromkeys([given["label"], *given["prediction"]]):
+        if name is None:
+            continue
+        end = f"{clean(positive)!r} is positive, and"
+        if hidden:  # which classes occur is not to be told of these rows
+            found.append(f"Of column {clean(name)!r}, {end} every other value is negative.")
+            continue
+        others = [v for v in frame[name].dropna().unique() if not _same(v, positive)]
+        if len(others) > 1:
+            words = sorted(repr(clean(str(v))) for v in others)
+            listed = ", ".join(words) if len(words) <= 10 else f"{len(words)} other values"
+            found.append(
+                f"Column {clean(name)!r} has {len(others) + 1} classes: {end} {listed} are pooled "
+                "as negative. Differences among the pooled classes do not show in any number here."
+            )
+    return found
+
+
+def _same(value: Any, text: str) -> bool:
+    if str(value) == text:
+        return True
+    try:
+        return float(value) == float(text)
+    except (TypeError, ValueError):
+        return False
 
 
 def _with_numbers(config: AuditConfig) -> AuditConfig:
@@ -494,6 +538,14 @@ def _check_run(given: dict[str, Any]) -> None:
         raise click.UsageError(
             f"{len(decisions)} --prediction and {len(scores)} --score: give one score for each."
         )
+    for role in ("label", "prediction", "score"):
+        named = given[role] if isinstance(given[role], tuple) else (given[role],)
+        both = next((name for name in named if name in given["sensitive"]), None)
+        if both is not None:
+            raise click.UsageError(
+                f"--{role} and --sensitive name the same column, {both!r}. Groups made of the "
+                f"{role} differ in it by definition; give the column that holds the attribute."
+            )
     if len(set(decisions)) != len(decisions) or len(set(scores)) != len(scores):
         raise click.UsageError("The same column was given twice as --prediction or --score.")
 
@@ -554,7 +606,7 @@ def _given_models(frame: Any, given: dict[str, Any]) -> tuple[dict[str, Any], An
 
 # -- report and diff --------------------------------------------------------------------------
 @command.command()
-@click.argument("audit_json", metavar="JSON", type=click.Path(path_type=Path, exists=True))
+@click.argument("audit_json", metavar="JSON", type=_PATH)
 @_files
 @click.option("--full", is_flag=True, help="Print all sections, not only the summary.")
 @click.option("--fail-on", "fail_on", multiple=True, metavar="CONDITION",
@@ -581,8 +633,8 @@ def report(
 
 
 @command.command()
-@click.argument("old", type=click.Path(path_type=Path, exists=True))
-@click.argument("new", type=click.Path(path_type=Path, exists=True))
+@click.argument("old", type=_PATH)
+@click.argument("new", type=_PATH)
 @click.option("--all", "everything", is_flag=True, help="List every change, however small.")
 @example(
     "privfair audit compas --n-resamples 200 --output audits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import sys
@@ -276,6 +277,11 @@ BAD: dict[str, tuple[int, str, list[str]]] = {
     "unknown option": (2, "no such option", ["--htm"]),
     "html folder": (2, "is a directory", ["--html", "."]),
     "html nowhere": (2, "does not exist", ["--html", "nowhere/at/all.html"]),
+    "label as attribute": (2, "--label and --sensitive", ["--sensitive", "y"]),
+    "decision as attribute": (2, "--prediction and --sensitive", ["--sensitive", "yhat"]),
+    "score as attribute": (2, "--score and --sensitive", ["--score", "p", "--sensitive", "p"]),
+    "ledger nowhere": (2, "does not exist", ["--ledger", "nowhere/at/all.db"]),
+    "ledger folder": (2, "is a directory", ["--ledger", "."]),
     "json folder": (2, "is a directory", ["--json-file", "."]),
 }
 
@@ -288,7 +294,7 @@ def test_bad_input(
     monkeypatch.chdir(tmp_path)
     code, words, more = BAD[name]
     book = tmp_path / "ledger.db"
-    assert run(base(csv, *more, "--ledger", str(book))) == code
+    assert run(base(csv, "--ledger", str(book), *more)) == code
     out, err = capsys.readouterr()
     assert words in err.lower().replace("\n", " "), err
     assert "Traceback" not in err and not out
@@ -303,7 +309,21 @@ FILES: dict[str, tuple[int, str, bytes]] = {
     "header only": (3, "no rows", b"y,yhat,sex\n"),
     "nul": (4, "nul bytes", b"y,yhat,sex\n1,\x00,f\n"),
     "latin": (3, "not utf-8", "y,yhat,sex\n1,1,Größe\n".encode("latin-1")),
-    "ragged": (3, "well-formed", b"y,yhat,sex\n1,1,f\n1,1,f,9,9\n"),
+    "too long": (
+        3,
+        "line 3 of the table has 5 cells and the header has 3: the table is not well-formed",
+        b"y,yhat,sex\n1,1,f\n1,1,f,9,9\n",
+    ),
+    "all too long": (3, "line 2 of the table has 4", b"y,yhat,sex\n1,1,f,9\n0,0,m,9\n"),
+    "too short": (3, "line 4 of the table has 2", b"y,yhat,sex\n1,1,f\n\n0,0\n0,0,m\n"),
+    "after two lines in one cell": (
+        3,
+        "line 4 of the table has 2",
+        b'y,yhat,sex\n1,1,"f\nemale"\n0,0\n',
+    ),
+    "open quote": (3, "well-formed", b'y,yhat,sex\n1,1,"f\n0,0,m\n1,0,m\n'),
+    "semicolons": (3, "separated by ';'", b"y;yhat;sex\n1;1;f\n0;0,5;m\n"),
+    "tabs": (3, "--format tsv", b"y\tyhat\tsex\n1\t1\tf\n"),
     "wide": (4, "columns", b",".join(b"c%d" % k for k in range(10_001)) + b"\n"),
     "twice the same": (3, "same name", b"y,yhat,sex,y\n1,1,f,0\n"),
     "parquet": (3, "not a readable parquet", b"PAR1 and nonsense"),
@@ -333,6 +353,49 @@ def test_an_absent_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "does not exist" in capsys.readouterr().err
     assert run(base(tmp_path)) == 3
     assert "is a directory" in capsys.readouterr().err
+
+
+def test_an_absent_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = str(tmp_path / "none.json")
+    for command in (["report", none], ["diff", none, none], ["report", str(tmp_path)]):
+        assert run(["audit", *command]) == 3
+        err = capsys.readouterr().err
+        assert "does not exist" in err or "is a directory" in err
+
+
+def test_blank_lines_and_spaces_are_not_ragged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.csv"
+    rows = b'1,1,"f, or\r\nfemale"\r\n\r\n0, 1, m\r\n   \r\n1,0,m\r\n0,0,"f, or\r\nfemale"\r\n'
+    path.write_bytes(b"\xef\xbb\xbfy,yhat,sex\r\n" + rows * 10 + b"\r\n")
+    assert run(base(path, "--json")) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["counts"]["n_rows"] == 40
+
+
+def test_pooled_classes_are_named(
+    csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.read_csv(csv, keep_default_na=False)
+    frame["y"] = np.where(frame["y"] == 1, "yes", np.where(frame["age"] > 60, "unknown", "no"))
+    frame["yhat"] = np.where(frame["yhat"] == 1, "yes", "no")
+    path, page, document = tmp_path / "t.csv", tmp_path / "t.html", tmp_path / "t.json"
+    frame.to_csv(path, index=False)
+    more = ["--pos-label", "yes", "--html", str(page), "--json-file", str(document)]
+    assert run(base(path, *more)) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    words = "'yes' is positive, and 'no', 'unknown' are pooled as negative"
+    assert words in text and "'yhat'" not in text
+    (caveat,) = json.loads(document.read_text("utf-8"))["dataset"]["caveats"]
+    assert words in caveat and "Column 'y' has 3 classes" in caveat
+    assert words in html.unescape(page.read_text("utf-8"))
+
+    # A private report does not tell which classes occur.
+    private = ["--dp-report", "2", "--groups", "sex=f,m"]
+    assert run(base(path, *more, *private)) == 0
+    capsys.readouterr()
+    assert "unknown" not in " ".join(json.loads(document.read_text("utf-8"))["dataset"]["caveats"])
 
 
 def test_parquet_without_its_library(
