@@ -22,6 +22,7 @@ from privfair.cli._common import (
     output,
     state,
 )
+from privfair.report._environment import creation_date
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -255,6 +256,7 @@ def adult(
     from privfair.report import audit, dataset_info
 
     conditions = _conditions(fail_on)
+    creation_date()  # a wrong SOURCE_DATE_EPOCH ends here, before any work
     if split == "train" and not (no_dp or allow_raw_training_rows):
         _refuse_training_rows()
     html, json_file = _folder(output, "adult")
@@ -349,6 +351,7 @@ def compas(
     from privfair.report import Predictions, audit, dataset_info
 
     conditions = _conditions(fail_on)
+    creation_date()  # a wrong SOURCE_DATE_EPOCH ends here, before any work
     html, json_file = _folder(output, "compas")
     _check_ledger(ledger_path)
     data = fetch_compas(version=version, data_home=data_home, fallback="embedded")
@@ -450,6 +453,7 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
     from privfair.report import DatasetInfo, audit
 
     conditions = _conditions(fail_on)
+    creation_date()  # a wrong SOURCE_DATE_EPOCH ends here, before any work
     _targets(html, json_file)
     _check_ledger(given["ledger_path"])
     cuts = dict(_cut(text) for text in given["bins"])

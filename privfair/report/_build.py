@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from privfair.core.exceptions import (
     InvalidTypeError,
     PrivacyError,
     PrivfairError,
-    ReportError,
 )
 from privfair.core.frames import as_table, as_vector, check_aligned
 from privfair.report._catalogue import catalogue
 from privfair.report._clean import clean_label, clean_text
 from privfair.report._config import AuditConfig
 from privfair.report._context import AuditContext, Section
-from privfair.report._environment import environment
+from privfair.report._environment import creation_date, environment
 from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
 from privfair.report._private import check_private, read_public_groups, release
@@ -121,6 +119,7 @@ def audit(
     0.0
     """
     started = time.perf_counter()
+    created = creation_date()
     config = AuditConfig() if config is None else config
     if not isinstance(config, AuditConfig):
         raise InvalidTypeError(f"config must be an AuditConfig, got {type(config).__name__}.")
@@ -135,7 +134,7 @@ def audit(
         random_state,
     )  # fmt: skip
     built = _run(sections, ctx)
-    result = _assemble(ctx, built)
+    result = _assemble(ctx, built, created)
     if "SOURCE_DATE_EPOCH" not in os.environ:
         _LOG.info("audit took %.1f s", time.perf_counter() - started)
     return result
@@ -222,9 +221,22 @@ def _run(sections: list[Section], ctx: AuditContext) -> list[SectionResult]:
     named = ctx.config.sections or ()
     sections = [s for s in sections if s.when is None or s.id in named or s.when(ctx)]
     for section in sorted(sections, key=lambda s: s.last):
-        built[section.id] = _build_one(section, ctx)
+        built[section.id] = _distinct(_build_one(section, ctx), list(built.values()))
         ctx.results = list(built.values())
     return [built[s.id] for s in sections]
+
+
+def _distinct(result: SectionResult, before: list[SectionResult]) -> SectionResult:
+    """Give a finding whose identifier is taken a number: nothing that was found gets lost."""
+    taken = {f.id for s in before for f in s.findings}
+    findings = []
+    for finding in result.findings:
+        name, again = finding.id, 2
+        while name in taken:
+            name, again = f"{finding.id}_{again}", again + 1
+        taken.add(name)
+        findings.append(finding if name == finding.id else replace(finding, id=name))
+    return replace(result, findings=tuple(findings))
 
 
 def _build_one(section: Section, ctx: AuditContext) -> SectionResult:
@@ -288,7 +300,7 @@ def _context(
         dataset = replace(dataset, rows=config.rows)
     if not dataset.positive:
         dataset = replace(dataset, positive=clean_label(positive))
-    models, chosen = read_models(subject, reference, X, raw, positive, n)
+    models, chosen = read_models(subject, reference, X, raw, positive, n, given)
     attacked = read_attacks(attacks, models, config)
     voids = _training_rows(models, dataset, config)
     voids += [m.name for m, r in attacked
@@ -373,16 +385,6 @@ def _enter(
 
 
 # -- result -----------------------------------------------------------------------------------
-def _created() -> str:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch is not None and not epoch.strip().isdigit():
-        raise InvalidParameterError(
-            f"SOURCE_DATE_EPOCH must be a whole number of seconds, got {epoch[:40]!r}."
-        )
-    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
-    return moment.strftime("%Y-%m-%d" if epoch is not None else "%Y-%m-%d %H:%M UTC")
-
-
 def _notice(ctx: AuditContext) -> str:
     parts = []
     if ctx.dataset.embedded:
@@ -404,7 +406,7 @@ def _model_info(ctx: AuditContext) -> tuple[ModelInfo, ...]:
     )  # fmt: skip
 
 
-def _assemble(ctx: AuditContext, sections: list[SectionResult]) -> AuditResult:
+def _assemble(ctx: AuditContext, sections: list[SectionResult], created: str) -> AuditResult:
     counts: dict[str, Any] = {
         "n_rows": ctx.n,
         "n_positive": None if ctx.labels is None or ctx.private else int(ctx.labels.sum()),
@@ -415,13 +417,9 @@ def _assemble(ctx: AuditContext, sections: list[SectionResult]) -> AuditResult:
         },
     }
     title = clean_text(ctx.config.title or "") or f"Audit of {ctx.dataset.name}"
-    identifiers = [f.id for s in sections for f in s.findings]
-    if len(set(identifiers)) != len(identifiers):
-        twice = sorted({i for i in identifiers if identifiers.count(i) > 1})
-        raise ReportError(f"two findings have the same identifier: {twice}.")
     return AuditResult(
         title=title,
-        created=_created(),
+        created=created,
         dataset=ctx.dataset,
         models=_model_info(ctx),
         sections=tuple(sections),

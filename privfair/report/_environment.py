@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["environment"]
+from privfair.core.exceptions import InvalidParameterError
+
+__all__ = ["creation_date", "environment"]
 
 _PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "statsmodels", "torch", "dp-accounting", "opacus",
@@ -35,3 +38,29 @@ def environment() -> dict[str, Any]:
         "source_date_epoch": os.environ.get("SOURCE_DATE_EPOCH", ""),
         "packages": packages,
     }
+
+
+def creation_date() -> str:
+    """Return the date of a report; SOURCE_DATE_EPOCH replaces the clock.
+
+    Raises
+    ------
+    InvalidParameterError
+        SOURCE_DATE_EPOCH is set and is no number of seconds. To be called before anything is
+        read or entered into a ledger.
+
+    Examples
+    --------
+    >>> len(creation_date()) >= 10
+    True
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    digits = epoch.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 11):
+        raise InvalidParameterError(
+            f"SOURCE_DATE_EPOCH must be a whole number of seconds since 1970, got {epoch[:40]!r}. "
+            "It replaces the clock in the report's date; correct or unset the variable."
+        )
+    return datetime.fromtimestamp(int(digits), UTC).strftime("%Y-%m-%d")

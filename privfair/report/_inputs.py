@@ -21,7 +21,7 @@ from privfair.core.exceptions import (
     SensitiveFeatureError,
     SingleGroupError,
 )
-from privfair.core.frames import as_table, as_vector, missing_mask
+from privfair.core.frames import as_table, as_vector, check_aligned, missing_mask
 from privfair.report._clean import clean_label, clean_text, unique_labels
 from privfair.report._config import AuditConfig, Predictions
 
@@ -255,6 +255,7 @@ def _one_model(
     labels: NDArray[Any] | None,
     positive: Any,
     n: int,
+    aligned: Mapping[str, Any],
 ) -> AuditedModel:
     if hasattr(given, "predict"):
         if X is None:
@@ -283,6 +284,10 @@ def _one_model(
             raise LengthMismatchError(
                 f"the {what} of {name} have {len(column)} rows, and there are {n} audited rows."
             )
+    if not hasattr(given, "predict"):
+        for what, column in (("decisions", p.y_pred), ("scores", p.y_score)):
+            for other, rows in aligned.items():
+                check_aligned(**{other: rows, f"the {what} of {name}": column})
     if labels is not None:
         _check_decisions(decisions, labels, name)
     if scores is not None:
@@ -300,7 +305,13 @@ def _named(given: Any, fallback: str) -> str:
 
 
 def read_models(
-    subject: Any, reference: Any, X: Any, labels: NDArray[Any] | None, positive: Any, n: int
+    subject: Any,
+    reference: Any,
+    X: Any,
+    labels: NDArray[Any] | None,
+    positive: Any,
+    n: int,
+    aligned: Mapping[str, Any],
 ) -> tuple[list[AuditedModel], str]:
     """Return the audited models, subject first, and the identifier of the reference."""
     given: dict[str, Any]
@@ -325,7 +336,8 @@ def read_models(
         given[chosen] = reference
     ids = slugs(given, "model_")
     models = [
-        _one_model(ids[name], name, item, X, labels, positive, n) for name, item in given.items()
+        _one_model(ids[name], name, item, X, labels, positive, n, aligned)
+        for name, item in given.items()
     ]
     return models, ids[chosen]
 
@@ -390,6 +402,11 @@ def _text_groups(
     present = values[~gone]
     numeric = values.dtype.kind in "fiu"
     if numeric:
+        if not np.isfinite(present).all():
+            raise SensitiveFeatureError(
+                f"sensitive feature {name!r} holds infinite values, which belong to no group. "
+                "Give these rows a group, or make the values missing and pass missing_group."
+            )
         codes = np.unique(present)
         if codes.size > MAX_CODES or not np.equal(codes, np.floor(codes)).all():
             raise SensitiveFeatureError(

@@ -553,3 +553,13 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
+
+
+def test_a_date_that_is_none_is_a_usage_error(
+    csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "x")
+    book = tmp_path / "ledger.db"
+    assert run(base(csv, "--ledger", str(book))) == 2
+    assert "SOURCE_DATE_EPOCH" in capsys.readouterr().err
+    assert not book.exists()

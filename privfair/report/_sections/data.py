@@ -12,6 +12,7 @@ from privfair.core.statistics import wilson_interval
 from privfair.report._clean import clean_label, unique_labels
 from privfair.report._context import AuditContext
 from privfair.report._estimates import by_group, estimates
+from privfair.report._inputs import slugs
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
 from privfair.report._numbers import count, number, percent
 
@@ -328,6 +329,7 @@ def _associations(ctx: AuditContext) -> tuple[Table, list[Finding]]:
     for crossing in ctx.singles():
         targets[crossing.name] = crossing.codes
     label = unique_labels(features.columns, 40)
+    keys = slugs(features.columns, "feature")
     rows, findings, identifiers = [], [], []
     for name in features.columns:
         codes = _levels(features.column(name))
@@ -339,7 +341,7 @@ def _associations(ctx: AuditContext) -> tuple[Table, list[Finding]]:
             for t, c in targets.items()
         }
         rows.append((label[name], values))
-        findings += _revealing(ctx, label[name], values)
+        findings += _revealing(ctx, label[name], keys[name], values)
     rows.sort(key=lambda row: -max((v for v in row[1].values() if v is not None), default=0))
     notes = ["A feature is not compared with itself; such cells are empty."]
     if identifiers:
@@ -365,14 +367,13 @@ def _association(codes: NDArray[np.int64], target: NDArray[np.int64]) -> float |
     return None if np.isnan(value) else value
 
 
-def _revealing(ctx: AuditContext, name: str, values: dict[str, float | None]) -> list[Finding]:
-    from privfair.report._inputs import slug
-
+def _revealing(
+    ctx: AuditContext, name: str, key: str, values: dict[str, float | None]
+) -> list[Finding]:
     found = []
     for target, v in values.items():
         if v is None or not v >= (LEAK if target == "outcome" else PROXY):
             continue
-        key = slug(name) or "feature"
         if target == "outcome":
             text = (
                 f"{name} nearly determines the outcome (V = {number(v)}). It may be known only "
