@@ -93,7 +93,7 @@ def measure(epsilon: float, delta: float, q: float, steps: int, relation: str) -
     }
 
 
-def generic(epsilon: float, delta: float, q: float, steps: int) -> float:
+def generic(epsilon: float, delta: float, q: float, steps: int) -> tuple[float, float]:
     import dp_accounting as dpa
     from dp_accounting.pld import PLDAccountant
 
@@ -101,28 +101,31 @@ def generic(epsilon: float, delta: float, q: float, steps: int) -> float:
         step = dpa.PoissonSampledDpEvent(q, dpa.GaussianDpEvent(sigma))
         return dpa.SelfComposedDpEvent(step, steps)
 
-    return float(
-        dpa.calibrate_dp_mechanism(
-            lambda: PLDAccountant(value_discretization_interval=1e-4), make, epsilon, delta,
-            dpa.LowerEndpointAndGuess(0.3, 2.0), tol=1e-3,
+    return timed(
+        lambda: float(
+            dpa.calibrate_dp_mechanism(
+                lambda: PLDAccountant(value_discretization_interval=1e-4), make, epsilon, delta,
+                dpa.LowerEndpointAndGuess(0.3, 2.0), tol=1e-3,
+            )
         )
     )  # fmt: skip
 
 
-def apart(case: tuple[float, float, float, int, str]) -> dict[str, Any]:
+def apart(name: str, *case: Any) -> Any:
+    """Run a function of this file in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, json.dumps(case)], capture_output=True, text=True, check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        [sys.executable, __file__, name, json.dumps(case)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
 
 
 def main() -> None:
     rows: dict[str, Any] = {}
     for epsilon, delta, q, steps, relation, compare in CASES:
-        row = apart((epsilon, delta, q, steps, relation))
+        row = apart("measure", epsilon, delta, q, steps, relation)
         if compare:
-            other, spent = timed(lambda e=epsilon, d=delta, r=q, t=steps: generic(e, d, r, t))
+            other, spent = apart("generic", epsilon, delta, q, steps)
             row["generic"] = {
                 "noise_multiplier": other,
                 "cpu_seconds": round(spent, 3),
@@ -143,6 +146,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(measure(*json.loads(sys.argv[1]))))
+        functions = {"measure": measure, "generic": generic}
+        print(json.dumps(functions[sys.argv[1]](*json.loads(sys.argv[2]))))
     else:
         main()

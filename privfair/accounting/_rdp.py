@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import lru_cache
 from typing import Any
@@ -66,9 +67,15 @@ def _exact_sampled_gaussian(q: float, sigma: float, orders: Floats) -> Floats:
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant(list(orders), dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(
-        dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma))
-    )
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of each order it leaves out; the chord stands in
+    try:
+        accountant.compose(
+            dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(sigma))
+        )
+    finally:
+        log.setLevel(level)
     return np.asarray(np.minimum(accountant.rdp, sampled_gaussian(q, sigma, orders)))
 
 
