@@ -5,11 +5,14 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from privfair.core.exceptions import InvalidParameterError, ReportError
 
-__all__ = ["Catalogue", "catalogue", "languages"]
+if TYPE_CHECKING:
+    from privfair.report._model import AuditResult
+
+__all__ = ["Catalogue", "banner_key", "catalogue", "languages"]
 
 
 class Catalogue:
@@ -80,3 +83,14 @@ def catalogue(language: str = "en") -> Catalogue:
             f"language must be one of {', '.join(languages())}; got {language!r}."
         )
     return Catalogue(language)
+
+
+def banner_key(result: AuditResult) -> str:
+    """Return the key of the words that say what protects whom, as it is in this report."""
+    if result.release.get("kind") == "dp":
+        return "banner.dp"
+    if any(t.id == "embedded-certificate" for s in result.sections for t in s.tables):
+        return "banner.raw_embedded"
+    if any(m.privacy is not None for m in result.models):
+        return "banner.raw"
+    return "banner.raw_uncertified"

@@ -17,7 +17,7 @@ from typing import Any
 
 from privfair.core._format import format_upper
 from privfair.report import _numbers as show
-from privfair.report._catalogue import Catalogue, catalogue
+from privfair.report._catalogue import Catalogue, banner_key, catalogue
 from privfair.report._figures import draw
 from privfair.report._model import AuditResult, Figure, Finding, Table, Value
 
@@ -222,7 +222,6 @@ def to_html(result: AuditResult, *, embed_data: bool = True) -> str:
         return Markup(draw(figure))
 
     page = _environment().get_template("page.html.j2")
-    kind = "dp" if result.release.get("kind") == "dp" else "raw"
     html: str = page.render(
         result=result,
         t=t,
@@ -230,7 +229,7 @@ def to_html(result: AuditResult, *, embed_data: bool = True) -> str:
         css=Markup(_css()),
         script=Markup(_script()),
         data=Markup(_embed(result.to_dict() if embed_data else {})),
-        banner=t("banner." + kind),
+        banner=t(banner_key(result)),
         subtitle=_subtitle(result, t),
         svg=svg,
         num=show.number,

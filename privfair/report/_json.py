@@ -49,25 +49,34 @@ def _version(data: Any) -> tuple[int, int, int]:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    in_string = escaped = False
-    for c in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif c == "\\":
-                escaped = True
-            elif c == '"':
-                in_string = False
-        elif c == '"':
-            in_string = True
-        elif c in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif c in "]}":
-            depth -= 1
-    return deepest
+def _too_deep(data: Any) -> bool:
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [v for v in level if isinstance(v, dict | list)]
+        level = [v for c in inner for v in (c.values() if isinstance(c, dict) else c)]
+        if not inner:
+            return False
+    return True
+
+
+def _parse(text: str) -> Any:
+    try:
+        data = json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise SchemaVersionError(
+            f"the file is not JSON (line {error.lineno}, column {error.colno})."
+        ) from None
+    except RecursionError:
+        data = None
+    except ValueError as error:
+        if isinstance(error, SchemaVersionError):
+            raise
+        raise SchemaVersionError("the JSON holds a number that no audit holds.") from None
+    if data is None or _too_deep(data):
+        raise SchemaVersionError(
+            f"the JSON is nested deeper than {MAX_DEPTH} levels, or empty; no audit is."
+        )
+    return data
 
 
 def from_json(text: str) -> AuditResult:
@@ -76,9 +85,7 @@ def from_json(text: str) -> AuditResult:
     Raises
     ------
     SchemaVersionError
-        If the file is of a newer major version, or no audit at all.
-    ReportError
-        If it does not follow the schema.
+        If the file is of a newer version, damaged, altered, or no audit at all.
 
     Examples
     --------
@@ -88,15 +95,10 @@ def from_json(text: str) -> AuditResult:
     privfair.core.exceptions.SchemaVersionError: this is not a privfair audit: ...
     """
     if len(text) > MAX_BYTES:
-        raise ReportError(f"the file is larger than {MAX_BYTES // 2**20} MiB, which no audit is.")
-    if _depth(text) > MAX_DEPTH:
-        raise ReportError(f"the JSON is nested deeper than {MAX_DEPTH} levels; it was not read.")
-    try:
-        data = json.loads(text, parse_constant=_refuse)
-    except json.JSONDecodeError as error:
         raise SchemaVersionError(
-            f"the file is not JSON (line {error.lineno}, column {error.colno})."
-        ) from None
+            f"the file is larger than {MAX_BYTES // 2**20} MiB, which no audit is."
+        )
+    data = _parse(text)
     found, ours = _version(data), tuple(int(p) for p in SCHEMA_VERSION.split("."))
     if found[:2] > ours[:2]:
         raise SchemaVersionError(
@@ -104,7 +106,11 @@ def from_json(text: str) -> AuditResult:
             f"{SCHEMA_VERSION}. Update privfair to read it."
         )
     _validate(data)
-    return AuditResult.from_dict(data)
+    try:
+        return AuditResult.from_dict(data)
+    except (ReportError, TypeError, ValueError, KeyError, AttributeError) as error:
+        why = str(error) if isinstance(error, ReportError) else "Its parts do not fit together."
+        raise SchemaVersionError(f"the file is no audit as it was written. {why}") from None
 
 
 def _refuse(name: str) -> Any:
@@ -117,7 +123,7 @@ def _validate(data: Any) -> None:
     error = next(iter(jsonschema.Draft202012Validator(json_schema()).iter_errors(data)), None)
     if error is not None:
         where = "/".join(str(p) for p in error.absolute_path) or "the top level"
-        raise ReportError(
+        raise SchemaVersionError(
             f"the audit does not follow its schema at {where[:120]} ({error.validator}). "
             "The file was changed after it was written."
         )

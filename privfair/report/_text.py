@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from privfair.core._format import format_upper
 from privfair.report import _numbers as show
-from privfair.report._catalogue import catalogue
+from privfair.report._catalogue import banner_key, catalogue
 from privfair.report._clean import clean_text
 from privfair.report._estimates import LABELS
 from privfair.report._model import AuditResult, Finding, SectionResult, Table, Value
@@ -269,7 +269,7 @@ def print_text(
           models=", ".join(m.name for m in result.models), date=result.created),
         "dim",
     )  # fmt: skip
-    writer.line(t("banner.dp" if result.release.get("kind") == "dp" else "banner.raw"), "yellow")
+    writer.line(t(banner_key(result)), "yellow")
     writer.line()
     for finding in result.key_findings:
         writer.finding(finding)

@@ -539,6 +539,35 @@ def test_the_page_says_that_it_is_not_private(tree: Node) -> None:
     assert "not differentially private" in banner.text()
 
 
+@pytest.mark.parametrize(
+    ("certified", "embedded", "says", "not_says"),
+    [
+        (True, False, "the certificates cover training rows only", "synthetic"),
+        (False, False, "nothing that is audited here has a certificate", "certificate below"),
+        (False, True, "the certificate of their making", "nothing that is audited"),
+    ],
+)
+def test_the_banner_says_what_protects_whom(
+    rows: dict[str, Any], certified: bool, embedded: bool, says: str, not_says: str
+) -> None:
+    data = DatasetInfo(
+        "rows", embedded=embedded, certificate={"epsilon": 1.0} if embedded else None
+    )
+    privacy = guarantee() if certified else None
+    made = audit(
+        Predictions(rows["decision"], privacy=privacy), None, rows["y"],
+        sensitive_features=rows["sensitive"],
+        config=AuditConfig(n_resamples=100, dataset=data, sections=("privacy",)),
+    )  # fmt: skip
+    tree = Tree(to_html(made)).root
+    page = next(n for n in tree.find("aside") if "banner" in n.get("class")).text()
+    for words in (page, made.to_text()):
+        words = " ".join(words.split())
+        assert "not differentially private" in words
+        assert says in words
+        assert not_says not in words
+
+
 def test_a_notebook_shows_the_page_in_a_frame(result: AuditResult) -> None:
     shown = result._repr_html_()
     frame = Tree(shown).root.find("iframe")[0]

@@ -171,6 +171,34 @@ def test_deep_nesting_is_refused_before_it_is_parsed() -> None:
         from_json(json.dumps({"x": "[" * 1000}))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"sections"', '"section"', 1),
+        lambda text: text.replace('"n_rows": ', '"n_rows": ' + "9" * 5000, 1),
+        lambda text: text.replace('"title": ', '"title": ' + "[" * 60 + "]" * 60 + ', "t": ', 1),
+        lambda text: text + " " * (64 * 2**20),
+        lambda text: "[" * 100_000 + "]" * 100_000,
+        lambda text: json.dumps(
+            {k: v for k, v in json.loads(text).items() if k not in {"models", "findings"}}
+        ),
+    ],
+)
+def test_a_damaged_file_ends_with_the_status_of_unreadable_input(text: str, damage: Any) -> None:
+    with pytest.raises(SchemaVersionError) as caught:
+        from_json(damage(text))
+    assert caught.value.exit_code == 4
+
+
+def test_every_table_row_of_a_wrong_width_is_unreadable_input(text: str) -> None:
+    data = json.loads(text)
+    table = next(t for s in data["sections"] for t in s["tables"] if t["rows"])
+    table["rows"][0].append("more")
+    with pytest.raises(SchemaVersionError):
+        from_json(json.dumps(data))
+
+
 def test_a_tampered_number_is_refused(text: str) -> None:
     data = json.loads(text)
     data["counts"]["n_rows"] = -5
