@@ -13,7 +13,7 @@ CHUNK_ROWS = 8192
 GUARD = 1e-5
 """Relative margin by which clipping stays below the norm bound.
 
-It pays for the rounding of the norm (float64) and of the scaled derivative to float32 (2**-24).
+It pays for the float64 rounding of the norm, of the factor and of the scaled derivative.
 """
 
 
@@ -21,8 +21,9 @@ def block_sum_error(n_rows: int, bound: float) -> float:
     """Return how far a float64 sum over ``n_rows`` bounded vectors can be from the exact sum.
 
     Sums are formed in blocks of :data:`CHUNK_ROWS` rows that are added up one after the other, so
-    that every summand goes through at most ``block + n_rows / block`` additions. The L2 error is
-    at most that number times the unit roundoff times the sum of the norms (Higham 2002, section
+    that every summand goes through at most ``block + n_rows / block`` additions; where a summand
+    is a product that rounds, that is one rounding more. The L2 error is at most the number of
+    roundings times the unit roundoff times the sum of the norms (Higham 2002, section
     4.2), for every order of summation inside a block.
     """
     depth = min(n_rows, CHUNK_ROWS) + n_rows / CHUNK_ROWS + 1

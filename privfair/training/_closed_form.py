@@ -53,11 +53,11 @@ class StepSums:
 
 def linear_stack(module: nn.Module) -> list[tuple[nn.Linear, nn.Module]] | None:
     """Return the (linear, activation) pairs of a stack, or None if the module is no such stack."""
-    parts = [module] if isinstance(module, nn.Linear) else list(module.children())
-    if not isinstance(module, nn.Sequential | nn.Linear) or type(module) not in (
-        nn.Sequential,
-        nn.Linear,
-    ):
+    if type(module) is nn.Linear:
+        parts: list[nn.Module] = [module]
+    elif type(module) is nn.Sequential:
+        parts = list(module)  # children() would name a module that occurs twice only once
+    else:
         return None
     stack: list[tuple[nn.Linear, nn.Module]] = []
     for part in parts:
@@ -84,9 +84,9 @@ def linear_stack(module: nn.Module) -> list[tuple[nn.Linear, nn.Module]] | None:
 class ClosedFormPath:
     """Clipped sums of a linear stack by the formula in the module's docstring.
 
-    Norms and sums are formed in float64 from float32 activations: the product of two float32
-    numbers is exact in float64, so that the only rounding left in a sum is the one that
-    :func:`privfair.training._clipping.block_sum_error` bounds.
+    Norms, scaled derivatives and sums are formed in float64 from float32 activations. The
+    rounding of a summand's one product is among the roundings that
+    :func:`privfair.training._clipping.block_sum_error` counts.
     """
 
     name = "closed_form"
@@ -159,12 +159,13 @@ class ClosedFormPath:
             part = slice(start, start + CHUNK_ROWS)
             at = 0
             for (layer, _), a, back in zip(self._stack, acts, backs, strict=False):
-                scaled, inputs = (back[part].double() * factors[part, None]).float(), a[part]
+                # Not back to float32: a scaled derivative may be subnormal there, and its
+                # rounding times a large input would pass the bound.
+                scaled, inputs = back[part].double() * factors[part, None], a[part]
                 if not clean:  # 0 * nan is nan: a record left out must be exactly zero
                     mask = keep[part, None]
                     scaled = torch.where(mask, scaled, torch.zeros_like(scaled))
                     inputs = torch.where(mask, inputs, torch.zeros_like(inputs))
-                scaled = scaled.double()
                 size = layer.weight.numel()
                 total[at : at + size].view_as(layer.weight).addmm_(scaled.T, inputs.double())
                 at += size

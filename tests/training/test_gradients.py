@@ -135,6 +135,24 @@ def test_one_record_moves_the_sum_by_at_most_the_bound(path, rows, which, bound,
     assert (with_it - without).norm().item() <= bound
 
 
+@pytest.mark.parametrize("path", [ClosedFormPath, FunctionalPath])
+@pytest.mark.parametrize("width", [4, 5_000, 50_000])
+@pytest.mark.parametrize("bound", [1.0, 1e-3, 2.5e-7])
+def test_a_record_near_the_largest_float_is_clipped_to_the_bound(path, width, bound):
+    """Its scaled derivative is subnormal in float32, where rounding has no relative bound."""
+    linear = nn.Linear(width, 1)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    engine, y, row = path(linear, LogisticLoss()), torch.zeros(1), torch.tensor([0])
+    for share in np.linspace(0.02, 1.0, 40):
+        X = torch.full((1, width), float(np.float32(3.4e38 * share)))
+        engine.prepare(X)
+        norm = engine.sums(X, y, row, bound, GUARD).total.norm().item()
+        # The sum of squares of the norm above rounds, too: 1e-12 is far above it, and GUARD
+        # lies between.
+        assert norm <= bound * (1 - GUARD) * (1 + 1e-12)
+
+
 @given(arrays(np.float64, (8,), elements=st.one_of(EXTREME.map(abs), st.floats(0, 1e300))))
 def test_clipping_factors(norms):
     t = torch.from_numpy(norms)
@@ -207,6 +225,27 @@ def test_tied_weights_take_the_functional_path_and_are_right(batch):
     assert (
         linear_stack(nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(5, 1))) is None
     )
+    expected, _ = reference_clipped_sum(module, loss.per_record, batch[0], batch[1], 0.4)
+    got = FunctionalPath(module, loss).sums(batch[0], batch[1], torch.arange(50), 0.4, 0.0)
+    torch.testing.assert_close(got.total, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_activation_that_is_used_twice_stays_in_its_two_places(batch):
+    act, loss = nn.Tanh(), LogisticLoss()
+    module = nn.Sequential(nn.Linear(5, 6), act, nn.Linear(6, 6), act, nn.Linear(6, 1))
+    stack = linear_stack(module)
+    assert [type(a) for _, a in stack] == [nn.Tanh, nn.Tanh, nn.Identity]
+    expected, _ = reference_clipped_sum(module, loss.per_record, batch[0], batch[1], 0.4)
+    for path in (ClosedFormPath, FunctionalPath):
+        got = path(module, loss).sums(batch[0], batch[1], torch.arange(50), 0.4, 0.0)
+        torch.testing.assert_close(got.total, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got.output, module(batch[0]).detach())
+
+
+def test_a_layer_that_is_used_twice_takes_the_functional_path(batch):
+    layer, loss = nn.Linear(5, 5), LogisticLoss()
+    module = nn.Sequential(layer, layer, nn.Linear(5, 1))
+    assert linear_stack(module) is None
     expected, _ = reference_clipped_sum(module, loss.per_record, batch[0], batch[1], 0.4)
     got = FunctionalPath(module, loss).sums(batch[0], batch[1], torch.arange(50), 0.4, 0.0)
     torch.testing.assert_close(got.total, expected, rtol=1e-5, atol=1e-5)
