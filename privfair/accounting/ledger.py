@@ -83,8 +83,8 @@ class Ledger:
     data. Cost of a charge: two synced commits, some milliseconds on a local disk.
 
     The copy or clone of a ledger is the same ledger. Pickling keeps the path; the key is taken
-    again from the environment variable ``PRIVFAIR_LEDGER_KEY`` (hexadecimal) or must be given
-    with :meth:`unlock`.
+    again from the environment variable ``PRIVFAIR_LEDGER_KEY`` (hexadecimal); without it, open
+    the file with ``Ledger(path, hmac_key=...)`` instead.
 
     References
     ----------

@@ -24,7 +24,9 @@ def pipeline_guarantee(pipeline: Any) -> PrivacyGuarantee:
     PrivacyGuarantee
         The ``privacy_`` of all steps, composed on the same data. A step that learnt from the
         data and has no ``privacy_`` (a ``StandardScaler``, say) voids the whole: epsilon is
-        infinite and the step is named in ``unsafe``. Steps that need no fitting are free.
+        infinite and the step is named in ``unsafe``. Steps that need no fitting are free, but
+        for a ``FunctionTransformer`` with a function: nobody can tell whether that treats rows
+        one by one, so that it counts as one that learnt.
 
     Raises
     ------
@@ -96,5 +98,8 @@ def _parts(item: Any) -> list[tuple[str, Any]] | None:
 
 def _learns(item: Any) -> bool:
     """Whether fitting reads the data; an estimator that does not say so is taken to."""
+    if type(item).__name__ == "FunctionTransformer" and item.func is not None:
+        # It has nothing to fit, and its function may still read all rows at once (centring, say).
+        return True
     tags = getattr(item, "__sklearn_tags__", None)
     return True if tags is None else bool(tags().requires_fit)

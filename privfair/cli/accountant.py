@@ -195,7 +195,8 @@ class _Answer:
 
     def lower(self) -> float | None:
         """Return a lower bound on the true epsilon, where one is known."""
-        if self.question.sampling != "shuffle" or self.steps == 0:
+        # The bound is about whole epochs: the witness needs every batch of one.
+        if self.question.sampling != "shuffle" or self.steps < self.question.batches:
             return None
         from privfair.accounting import shuffled_epsilon_lower_bound
 

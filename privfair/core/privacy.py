@@ -20,6 +20,7 @@ __all__ = [
     "PrivacyGuarantee",
     "PrivacyProfile",
     "advantage",
+    "guessing",
     "posterior",
 ]
 
@@ -209,9 +210,9 @@ class PrivacyGuarantee:
         lines = [
             f"({format_upper(self.epsilon)}, {self.delta:g})-differential privacy per "
             f"{self.unit} ({relation}); accountant {self.accountant}, numerics {self.numerics}.",
-            f"Whoever believes with probability 1/2 that a {self.unit} is in the data can, after "
-            f"seeing everything released, believe so with at most "
-            f"{posterior(self.epsilon):.3f}, except with a probability of about {self.delta:g}.",
+            f"Whoever guesses, at even odds, whether a given {self.unit} is in the data and sees "
+            f"everything released is right with a probability of at most "
+            f"{format_upper(guessing(self.epsilon, self.delta), 3)}.",
             f"An attacker with a false-positive rate of 1 % finds at most "
             f"{100 * (1 - self._beta(0.01)):.2f} % of members.",
         ]
@@ -289,6 +290,19 @@ def advantage(epsilon: float, delta: float = 0.0) -> float:
         return 1.0
     e = math.exp(epsilon)
     return min(1.0, (e - 1 + 2 * delta) / (e + 1))
+
+
+def guessing(epsilon: float, delta: float = 0.0) -> float:
+    """Return the largest probability of guessing a fair coin of membership right.
+
+    ``(1 + advantage) / 2``. Under delta > 0 no single posterior is bounded; this average is.
+
+    Examples
+    --------
+    >>> round(guessing(1.0), 4), guessing(0.0)
+    (0.7311, 0.5)
+    """
+    return (1.0 + advantage(epsilon, delta)) / 2.0
 
 
 def posterior(epsilon: float, prior: float = 0.5) -> float:

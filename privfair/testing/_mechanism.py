@@ -18,6 +18,7 @@ from privfair.core.events import Event
 from privfair.core.exceptions import BudgetExceededError
 from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NUMERICS
+from privfair.core.randomness import SecretStream
 
 __all__ = ["RecordingLedger", "RefusingLedger", "check_mechanism"]
 
@@ -81,6 +82,33 @@ def _check_cost(mechanism: Mechanism) -> None:
     assert two >= one, f"{name}.cost(2) costs less than cost(1)."
 
 
+def _check_order(mechanism: Mechanism, value: Any) -> None:
+    """Watch secret randomness: none may be taken before the charge."""
+    name = type(mechanism).__name__
+    drawn: list[str] = []
+    ledger = RecordingLedger()
+    watched = {
+        method: getattr(SecretStream, method) for method in ("bytes", "uint64", "generator")
+    }
+
+    def watch(method: str) -> Any:
+        def read(self: Any, *args: Any) -> Any:
+            if not ledger.charged:
+                drawn.append(method)
+            return watched[method](self, *args)
+
+        return read
+
+    try:
+        for method in watched:
+            setattr(SecretStream, method, watch(method))
+        mechanism.release(value, ledger=ledger, purpose="check")
+    finally:
+        for method, original in watched.items():
+            setattr(SecretStream, method, original)
+    assert not drawn, f"{name}.release draws before the ledger is charged."
+
+
 def _check_noise(mechanism: Mechanism, value: Any, first: Any, tries: int = 4000) -> None:
     """Release until two outputs differ; even a one-bit answer at epsilon = 5 does in 4000."""
     if any(not _same(first, mechanism.release(value)) for _ in range(tries)):
@@ -141,6 +169,7 @@ def check_mechanism(
     assert ledger.charged == [mechanism.cost()] * 8, (
         f"{name}.release must charge exactly cost() once for each release."
     )
+    _check_order(mechanism, value)
     _check_noise(mechanism, value, released[0])
     try:
         mechanism.release(value, ledger=RefusingLedger())

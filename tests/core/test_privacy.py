@@ -117,6 +117,19 @@ def test_curve_without_profile_knows_only_its_own_point():
     assert curve == {1e-8: math.inf, 1e-6: 1.0, 1e-5: 1.0}
 
 
+def test_the_guessing_bound_holds_for_the_gaussian_and_is_near_it():
+    # Two unit Gaussians at distance mu: the best guess is right with probability Phi(mu / 2).
+    from scipy.stats import norm
+
+    from privfair.accounting import Gaussian, guarantee
+    from privfair.core.privacy import guessing
+
+    found = guarantee(Gaussian(2.0), delta=1e-5)
+    assert norm.cdf(0.25) <= guessing(found.epsilon, found.delta)
+    assert "right with a probability of at most" in found.explain()
+    assert "except with" not in found.explain()
+
+
 def test_posterior_and_advantage_against_closed_forms():
     # Binary randomised response attains both: e/(1+e) and (e-1)/(e+1).
     assert posterior(1.0) == pytest.approx(math.e / (1 + math.e))

@@ -45,19 +45,18 @@ def test_a_mechanism_without_noise_is_caught():
         check_mechanism(Honest(), True)
 
 
-def test_a_mechanism_that_draws_before_it_is_charged_is_caught():
+def test_a_mechanism_that_draws_although_it_was_refused_is_caught():
     from privfair_demo import StickyCoin
 
     class Careless(StickyCoin):
         def release(self, value, *, ledger=None, purpose=""):
-            out = self._draw(value)
             if ledger is not None:
                 try:
                     with ledger.spend(self.cost(), purpose=purpose):
                         pass
                 except Exception as error:  # the bug under test: the refusal is swallowed
                     del error
-            return out
+            return self._draw(value)
 
     with pytest.raises(AssertionError, match="goes on although the ledger refused"):
         check_mechanism(Careless(), True)
@@ -274,3 +273,18 @@ def test_the_lower_bound_stays_below_the_truth_and_finds_a_wrong_scale():
 def test_it_wants_enough_draws():
     with pytest.raises(InvalidParameterError, match="at least 100"):
         dp_lower_bound([1.0], [2.0], epsilon=1.0)
+
+
+def test_a_mechanism_that_draws_first_and_charges_afterwards_is_caught():
+    from privfair_demo import StickyCoin
+
+    class Backwards(StickyCoin):
+        def release(self, value, *, ledger=None, purpose=""):
+            out = self._draw(value)
+            if ledger is not None:
+                with ledger.spend(self.cost(), purpose=purpose):
+                    pass
+            return out
+
+    with pytest.raises(AssertionError, match="draws before the ledger is charged"):
+        check_mechanism(Backwards(), True)

@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from privfair.core.privacy import PrivacyGuarantee, advantage, posterior
+from privfair.core._format import format_upper
+from privfair.core.privacy import PrivacyGuarantee, advantage, guessing
 from privfair.report._clean import clean_label, clean_text
 from privfair.report._context import AuditContext
 from privfair.report._inputs import AuditedModel
@@ -134,8 +135,8 @@ def _finding(ctx: AuditContext, model: AuditedModel, g: PrivacyGuarantee) -> Fin
     else:
         text = (
             f"At delta {g.delta:g}, per {g.unit} of the training rows, {g.accountant.upper()} "
-            f"accountant. Whoever gives even odds that a {g.unit} was used can raise this belief "
-            f"to at most {posterior(g.epsilon):.3f}."
+            f"accountant. Whoever guesses, at even odds, whether a given {g.unit} was used is "
+            f"right with a probability of at most {format_upper(guessing(g.epsilon, g.delta), 3)}."
         )
         value = Value(g.epsilon, method=g.accountant)
     voided = model.name in ctx.release.get("voids", ())
@@ -192,8 +193,6 @@ def _covered(ctx: AuditContext) -> Table:
 
 
 def _up(value: float) -> str:
-    from privfair.core._format import format_upper
-
     return str(format_upper(value))
 
 
