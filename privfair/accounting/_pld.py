@@ -18,7 +18,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class Composed:
     pld: Any
     step: float
     noise: float
+    _known: dict[float, float] = field(default_factory=dict, repr=False, compare=False)
 
     def delta(self, epsilon: float) -> float:
         """Return a valid delta at ``epsilon``."""
@@ -76,7 +77,11 @@ class Composed:
 
     def epsilon(self, delta: float) -> float:
         """Return a valid epsilon at ``delta``."""
-        left = delta - self.noise
+        if delta not in self._known:  # the library's search is a loop over the grid
+            self._known[delta] = self._search(delta - self.noise)
+        return self._known[delta]
+
+    def _search(self, left: float) -> float:
         if left <= 0:
             return math.inf
         value = float(self.pld.get_epsilon_for_delta(left))
