@@ -55,6 +55,9 @@ class AuditConfig:
     tolerances : mapping of str to float
         By metric name; a finding is marked "attention" if the interval's near end passes its
         tolerance. They mark, they do not judge.
+    metrics : sequence of Metric or str, default=()
+        Further metrics of disparity, or names of registered ones. Metrics that installed
+        packages register are in every report without being named here.
     pos_label : object, default=None
         The positive class; 1 (or True) where the labels hold it.
     cuts : mapping of str to sequence of float
@@ -90,6 +93,7 @@ class AuditConfig:
     public_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     n_bins: int = 10
     tolerances: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
+    metrics: Sequence[Any] = ()
     pos_label: Any = None
     cuts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     missing_group: str | None = None
@@ -127,10 +131,26 @@ class AuditConfig:
             check.one_of(("held_out", "training", "unknown"), rows=self.rows)
         for name, value in dict(self.tolerances).items():
             check.real(**{f"tolerances[{name!r}]": value})
+        self._check_metrics()
         if self.missing_group is not None and not isinstance(self.missing_group, str):
             raise InvalidTypeError(
                 f"missing_group must be a name or None, got {self.missing_group!r}."
             )
+
+    def _check_metrics(self) -> None:
+        from privfair.core import registry
+        from privfair.core.metric import Metric
+
+        if isinstance(self.metrics, str) or not isinstance(self.metrics, Sequence):
+            raise InvalidTypeError("metrics must be a sequence of metrics or names of metrics.")
+        for item in self.metrics:
+            if isinstance(item, str):
+                registry.load("metrics", item)  # an unknown name is an error that lists all
+            elif not isinstance(item, Metric):
+                raise InvalidTypeError(
+                    f"metrics holds a {type(item).__name__}; it takes objects of "
+                    "privfair.core.Metric or names that were registered."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON data, for the report's methods section."""
@@ -140,7 +160,9 @@ class AuditConfig:
             value = getattr(self, item.name)
             if item.name in skip:
                 continue
-            if isinstance(value, Mapping):
+            if item.name == "metrics":
+                value = [m if isinstance(m, str) else m.name for m in value]
+            elif isinstance(value, Mapping):
                 value = {
                     str(k): list(v) if isinstance(v, Sequence) else v for k, v in value.items()
                 }

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from privfair.core import registry
 from privfair.core.estimate import Estimate
 from privfair.core.metric import Metric
+from privfair.report._clean import clean_label
+from privfair.report._config import AuditConfig
 from privfair.report._context import AuditContext, Crossing
-from privfair.report._inputs import AuditedModel
+from privfair.report._inputs import AuditedModel, slug
 from privfair.report._model import Value
 
-__all__ = ["CODES", "DISPARITIES", "LABELS", "RATES", "by_group", "compute", "estimates", "metric"]
+__all__ = [
+    "CODES", "DISPARITIES", "LABELS", "RATES", "by_group", "code_of", "compute", "estimates",
+    "extra_metrics", "gaps", "label", "metric",
+]  # fmt: skip
 
+_LOG = logging.getLogger("privfair.report")
 RATES = (
     "base_rate", "selection_rate", "true_positive_rate", "false_positive_rate",
     "false_negative_rate", "positive_predictive_value", "negative_predictive_value", "accuracy",
@@ -66,6 +74,16 @@ LABELS = {
     "treatment_equality_difference": "Treatment equality difference (FN / FP)",
     "calibration_gap": "Calibration gap",
 }
+
+
+def label(name: str) -> str:
+    """Return what a metric is called in tables; one from elsewhere is called by its name."""
+    return LABELS.get(name) or clean_label(name.replace("_", " ").capitalize())
+
+
+def code_of(name: str) -> str:
+    """Return the part of a finding's identifier that stands for a metric."""
+    return CODES.get(name) or slug(name) or "metric"
 
 
 def metric(name: str) -> Metric:
@@ -133,6 +151,79 @@ def estimates(
     key = ("estimates", model.id, where, wanted)
     found: dict[str, Estimate] = ctx.cached(key, lambda: compute(ctx, model, crossing, wanted))
     return found
+
+
+def extra_metrics(config: AuditConfig) -> dict[str, Metric | None]:
+    """Return the metrics that others registered, and those of the settings, by name.
+
+    A registered one that cannot be loaded is None: it must not take the report with it.
+    """
+    found: dict[str, Metric | None] = {}
+    for name in registry.available("metrics"):
+        try:
+            loaded = registry.load("metrics", name)
+        except Exception as error:
+            _LOG.info("metric %s cannot be loaded: %s", name, type(error).__name__)
+            loaded = None
+        found[name] = loaded if isinstance(loaded, Metric) else None
+    for given in config.metrics:
+        chosen = registry.load("metrics", given) if isinstance(given, str) else given
+        found[chosen.name] = chosen
+    return {name: m for name, m in found.items() if name not in LABELS}
+
+
+def gaps(ctx: AuditContext, model: AuditedModel, crossing: Crossing) -> dict[str, Estimate]:
+    """Return the disparities of a crossing by name: the standard ones, then others' metrics.
+
+    Notes
+    -----
+    A metric from elsewhere is given the rows, its failure is its own, and it has no part in a
+    report under differential privacy, where only released tables may be read.
+
+    References
+    ----------
+    Hardt, Price, Srebro 2016, arXiv 1610.02413.
+    """
+    found = dict(estimates(ctx, model, crossing, DISPARITIES))
+    if not ctx.private:
+        for name, extra in extra_metrics(ctx.config).items():
+            key = ("extra", model.id, crossing.attributes, name)
+            found[name] = ctx.cached(
+                key, lambda m=extra, n=name: _foreign(ctx, model, crossing, n, m)
+            )
+    return found
+
+
+def _foreign(
+    ctx: AuditContext, model: AuditedModel, crossing: Crossing, name: str, extra: Metric | None
+) -> Estimate:
+    if extra is None:
+        return Estimate.not_estimable(name, "its package could not be loaded")
+    inside = crossing.codes >= 0
+    names = np.array(crossing.names, dtype=object)
+    columns: dict[str, Any] = {
+        "y_true": None if ctx.labels is None else ctx.labels[inside].astype(np.int64),
+        "y_pred": model.decisions[inside].astype(np.int64),
+        "y_score": None if model.scores is None else model.scores[inside],
+        "sensitive_features": names[crossing.codes[inside]] if len(names) > 1 else None,
+    }
+    lacking = [need for need in extra.requires if columns.get(need) is None]
+    if lacking:
+        return Estimate.not_estimable(name, f"this audit has no {', '.join(lacking)} for it")
+    more = {"y_score": columns["y_score"]} if "y_score" in extra.requires else {}
+    try:
+        found = extra.estimate(
+            columns["y_true"], columns["y_pred"],
+            sensitive_features=columns["sensitive_features"],
+            confidence=ctx.config.confidence, n_resamples=ctx.config.n_resamples,
+            random_state=ctx.seed_for("estimates", crossing.name), **more,
+        )  # fmt: skip
+    except Exception as error:
+        _LOG.info("metric %s failed: %s", name, type(error).__name__)
+        return Estimate.not_estimable(name, f"the metric failed with {type(error).__name__}")
+    if not isinstance(found, Estimate):
+        return Estimate.not_estimable(name, "the metric returned no estimate")
+    return replace(found, name=name)
 
 
 def compute(

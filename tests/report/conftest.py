@@ -59,12 +59,13 @@ def _fixed_date(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _only_standard(patch: pytest.MonkeyPatch) -> None:
-    """Sections that other tests registered do not appear here."""
+    """Sections and metrics that other tests registered do not appear here."""
     from privfair.core import registry
     from privfair.report._sections import STANDARD
 
     table = {section.id: section for section in STANDARD}
     patch.setitem(registry._REGISTERED, "report_sections", table)
+    patch.setitem(registry._REGISTERED, "metrics", {})
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,14 @@ from privfair.core.estimate import Estimate
 from privfair.core.statistics import holm
 from privfair.report._context import AuditContext, Crossing
 from privfair.report._estimates import (
-    CODES,
     DISPARITIES,
     LABELS,
     RATES,
     by_group,
+    code_of,
     estimates,
+    gaps,
+    label,
 )
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
@@ -38,11 +40,11 @@ def build(ctx: AuditContext) -> SectionResult:
     adjusted = _adjusted(ctx)
     for k, crossing in enumerate(ctx.singles()):
         blocks.append(Block("heading", text=crossing.name))
-        rates, gaps = _rates(ctx, crossing), _gaps(ctx, crossing, adjusted)
-        tables += [rates, gaps]
-        blocks += [Block("table", rates.id), Block("table", gaps.id)]
+        rates, differences = _rates(ctx, crossing), _gaps(ctx, crossing, adjusted)
+        tables += [rates, differences]
+        blocks += [Block("table", rates.id), Block("table", differences.id)]
         for model in ctx.models:
-            found = estimates(ctx, model, crossing, DISPARITIES)
+            found = gaps(ctx, model, crossing)
             findings += [disparity_finding(ctx, model, crossing, e, k) for e in found.values()]
     if len(ctx.models) > 1 and not ctx.private:
         blocks.append(Block("heading", text="What changes between the models"))
@@ -200,7 +202,7 @@ def _adjusted(ctx: AuditContext) -> dict[tuple[str, str, str], float]:
     for model in ctx.models:
         keys, raw = [], []
         for crossing in ctx.singles():
-            for name, e in estimates(ctx, model, crossing, DISPARITIES).items():
+            for name, e in gaps(ctx, model, crossing).items():
                 if e.null is not None:
                     keys.append((model.id, crossing.name, name))
                     raw.append(e.null.p_value)
@@ -219,7 +221,7 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
         Column("p", "p, Holm", "number"),
         Column("between", "Between", "text"),
     ]
-    found = {m.id: estimates(ctx, m, crossing, DISPARITIES) for m in ctx.models}
+    found = {m.id: gaps(ctx, m, crossing) for m in ctx.models}
     names = list(dict.fromkeys(n for m in ctx.models for n in found[m.id]))
     rows, marks, notes = [], [], []
     for k, name in enumerate(names):
@@ -227,7 +229,7 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
             e = found[model.id].get(name)
             if e is None:
                 continue
-            head = [LABELS[name], model.name] if several else [LABELS[name]]
+            head = [label(name), model.name] if several else [label(name)]
             null = e.null
             rows.append(
                 (
@@ -242,8 +244,8 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
             marks.append("first" if several and j == 0 and k else "")
             if e.reason:
                 who = f" ({model.name})" if several else ""
-                notes.append(f"{LABELS[name]}{who}: {e.reason}.")
-    ratio = [LABELS[n] for n in names if n.endswith("_ratio")]
+                notes.append(f"{label(name)}{who}: {e.reason}.")
+    ratio = [label(n) for n in names if n.endswith("_ratio")]
     if ratio:
         notes.insert(
             0,
@@ -263,7 +265,7 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
 def _forest_figure(ctx: AuditContext) -> Figure:
     rows = []
     for crossing in ctx.singles():
-        found = {m.id: estimates(ctx, m, crossing, DISPARITIES) for m in ctx.models}
+        found = {m.id: gaps(ctx, m, crossing) for m in ctx.models}
         for name in DISPARITIES:
             if name.endswith("_ratio") or name in _UNBOUNDED:
                 continue
@@ -301,16 +303,16 @@ def disparity_finding(
     section: str = "groups",
 ) -> Finding:  # fmt: skip
     """Return the finding of one disparity."""
-    code = CODES[e.name]
+    code = code_of(e.name)
     value = Value.of(e)
     tolerance = ctx.config.tolerances.get(e.name)
     severity = "note"
     if tolerance is not None and value.shown and value.low is not None and value.high is not None:
         beyond = value.high < tolerance if e.name.endswith("_ratio") else value.low > tolerance
         severity = "attention" if beyond else "note"
-    label = f"{LABELS[e.name]}, {crossing.name}"
+    title = f"{label(e.name)}, {crossing.name}"
     if len(ctx.models) > 1:
-        label += f" ({model.name})"
+        title += f" ({model.name})"
     rank = 0
     if model is ctx.subject and code in {"dpd", "eod"} and section == "groups":
         rank = (20 if place < 2 else 60) + 2 * place + (code == "eod")
@@ -320,7 +322,7 @@ def disparity_finding(
         ctx.finding_id(f"fairness.{code}.{key}", model),
         severity,
         _sentence(e, value, severity, tolerance),
-        label,
+        title,
         value,
         f"{section}/{table}",
         model.id,
@@ -331,7 +333,7 @@ def disparity_finding(
 
 
 def _sentence(e: Estimate, value: Value, severity: str, tolerance: float | None) -> str:
-    name = LABELS[e.name]
+    name = label(e.name)
     if not value.shown:
         return f"{name} is not estimable: {e.reason}."
     text = ""
