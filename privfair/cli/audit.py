@@ -22,7 +22,6 @@ from privfair.cli._common import (
     output,
     state,
 )
-from privfair.report._environment import creation_date
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,6 +112,13 @@ def _quoted(argument: str) -> str:
     if ("/" in value or "\\" in value) and not value.startswith("-"):
         value = value.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return shlex.quote(f"{head}={value}" if sep and head.startswith("--") else value)
+
+
+def _check_clock() -> None:
+    """Let a wrong SOURCE_DATE_EPOCH end the command before any work."""
+    from privfair.report import creation_date
+
+    creation_date()
 
 
 def _seed() -> int:
@@ -256,7 +262,7 @@ def adult(
     from privfair.report import audit, dataset_info
 
     conditions = _conditions(fail_on)
-    creation_date()  # a wrong SOURCE_DATE_EPOCH ends here, before any work
+    _check_clock()
     if split == "train" and not (no_dp or allow_raw_training_rows):
         _refuse_training_rows()
     html, json_file = _folder(output, "adult")
@@ -351,7 +357,7 @@ def compas(
     from privfair.report import Predictions, audit, dataset_info
 
     conditions = _conditions(fail_on)
-    creation_date()  # a wrong SOURCE_DATE_EPOCH ends here, before any work
+    _check_clock()
     html, json_file = _folder(output, "compas")
     _check_ledger(ledger_path)
     data = fetch_compas(version=version, data_home=data_home, fallback="embedded")
@@ -453,7 +459,7 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
     from privfair.report import DatasetInfo, audit
 
     conditions = _conditions(fail_on)
-    creation_date()  # a wrong SOURCE_DATE_EPOCH ends here, before any work
+    _check_clock()
     _targets(html, json_file)
     _check_ledger(given["ledger_path"])
     cuts = dict(_cut(text) for text in given["bins"])

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = attach(
         "_conditions": ["Condition", "parse_condition"],
         "_context": ["AuditContext", "Crossing", "Section"],
         "_diff": ["AuditDiff", "FindingChange", "diff"],
+        "_environment": ["creation_date"],
         "_estimates": ["by_group", "estimates"],
         "_html": ["to_html"],
         "_inputs": ["positive_class"],
