@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,8 @@ def extra_metrics(config: AuditConfig) -> dict[str, Metric | None]:
         except Exception as error:
             _LOG.info("metric %s cannot be loaded: %s", name, type(error).__name__)
             loaded = None
+        if type(loaded).__module__.partition(".")[0] == "privfair":
+            continue  # our own register themselves, too: a report has its choice of them
         found[name] = loaded if isinstance(loaded, Metric) else None
     for given in config.metrics:
         chosen = registry.load("metrics", given) if isinstance(given, str) else given
@@ -188,9 +191,7 @@ def gaps(ctx: AuditContext, model: AuditedModel, crossing: Crossing) -> dict[str
     if not ctx.private:
         for name, extra in extra_metrics(ctx.config).items():
             key = ("extra", model.id, crossing.attributes, name)
-            found[name] = ctx.cached(
-                key, lambda m=extra, n=name: _foreign(ctx, model, crossing, n, m)
-            )
+            found[name] = ctx.cached(key, partial(_foreign, ctx, model, crossing, name, extra))
     return found
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.report import AuditConfig, AuditResult, audit, from_json, to_html, to_json
+from privfair.report._estimates import extra_metrics
 
 PLUGIN = Path(__file__).resolve().parents[1] / "plugin"
 
@@ -78,6 +79,19 @@ def test_a_metric_that_fails_says_so_and_nothing_else_does(
     assert "RuntimeError" in finding.text
     assert "secret" not in to_json(result)
     assert result.findings["fairness.dpd.sex"].value.shown
+
+
+def test_our_own_metrics_are_no_extras_but_can_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from privfair.core import registry
+    from privfair.fairness.metrics import accuracy, equal_opportunity_ratio
+
+    own = {m.name: m for m in (accuracy, equal_opportunity_ratio)}
+    monkeypatch.setitem(registry._REGISTERED, "metrics", own)
+    assert extra_metrics(AuditConfig()) == {}
+    asked = extra_metrics(AuditConfig(metrics=("equal_opportunity_ratio",)))
+    assert asked == {"equal_opportunity_ratio": equal_opportunity_ratio}
 
 
 def test_what_is_no_metric_is_refused() -> None:

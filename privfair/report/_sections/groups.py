@@ -22,7 +22,7 @@ from privfair.report._model import Block, Column, Figure, Finding, SectionResult
 from privfair.report._numbers import number
 from privfair.report._sections import changes
 
-__all__ = ["build", "disparity_finding"]
+__all__ = ["adjusted_p", "build", "disparity_finding", "gaps_table"]
 
 _UNBOUNDED = {"treatment_equality_difference"}
 _PANELS = (
@@ -37,15 +37,17 @@ def build(ctx: AuditContext) -> SectionResult:
     blocks: list[Block] = []
     figures = [_rates_figure(ctx), _forest_figure(ctx)]
     blocks += [Block("figure", f.id) for f in figures]
-    adjusted = _adjusted(ctx)
+    found = {(c.name, m.id): gaps(ctx, m, c) for c in ctx.singles() for m in ctx.models}
+    adjusted = adjusted_p(found)
     for k, crossing in enumerate(ctx.singles()):
         blocks.append(Block("heading", text=crossing.name))
-        rates, differences = _rates(ctx, crossing), _gaps(ctx, crossing, adjusted)
+        rates = _rates(ctx, crossing)
+        differences = gaps_table(ctx, crossing, found, adjusted)
         tables += [rates, differences]
         blocks += [Block("table", rates.id), Block("table", differences.id)]
         for model in ctx.models:
-            found = gaps(ctx, model, crossing)
-            findings += [disparity_finding(ctx, model, crossing, e, k) for e in found.values()]
+            for e in found[crossing.name, model.id].values():
+                findings.append(disparity_finding(ctx, model, crossing, e, k))
     if len(ctx.models) > 1 and not ctx.private:
         blocks.append(Block("heading", text="What changes between the models"))
         blocks.append(Block("text", text=changes.LEAD.format(reference=_reference(ctx).name)))
@@ -196,21 +198,34 @@ def _number(value: float) -> float | None:
 
 
 # -- gaps -------------------------------------------------------------------------------------
-def _adjusted(ctx: AuditContext) -> dict[tuple[str, str, str], float]:
-    """Return p-values adjusted over all gaps of a model."""
+Found = dict[tuple[str, str], dict[str, Estimate]]
+"""Disparities by crossing and model, then by metric."""
+
+
+def adjusted_p(found: Found) -> dict[tuple[str, str, str], float]:
+    """Return p-values adjusted over all gaps of a model in these crossings."""
     out: dict[tuple[str, str, str], float] = {}
-    for model in ctx.models:
+    for model in dict.fromkeys(m for _, m in found):
         keys, raw = [], []
-        for crossing in ctx.singles():
-            for name, e in gaps(ctx, model, crossing).items():
-                if e.null is not None:
-                    keys.append((model.id, crossing.name, name))
+        for (crossing, other), of in found.items():
+            for name, e in of.items():
+                if other == model and e.null is not None:
+                    keys.append((crossing, model, name))
                     raw.append(e.null.p_value)
         out.update(zip(keys, holm(raw).tolist() if raw else [], strict=True))
     return out
 
 
-def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> Table:
+def gaps_id(ctx: AuditContext, crossing: Crossing) -> str:
+    """Return the identifier of a table of disparities; the short text shows the brief ones."""
+    key = f"gaps-{ctx.crossing_id(crossing)}"
+    return key if len(crossing.attributes) > 1 else f"{key}-brief"
+
+
+def gaps_table(
+    ctx: AuditContext, crossing: Crossing, found: Found, adjusted: dict[Any, float]
+) -> Table:
+    """Return the disparities of a crossing, with what chance alone would show."""
     several = len(ctx.models) > 1
     columns = [Column("measure", "Measure", "label")]
     columns += [Column("model", "Model", "text")] if several else []
@@ -221,12 +236,11 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
         Column("p", "p, Holm", "number"),
         Column("between", "Between", "text"),
     ]
-    found = {m.id: gaps(ctx, m, crossing) for m in ctx.models}
-    names = list(dict.fromkeys(n for m in ctx.models for n in found[m.id]))
+    names = list(dict.fromkeys(n for m in ctx.models for n in found[crossing.name, m.id]))
     rows, marks, notes = [], [], []
     for k, name in enumerate(names):
         for j, model in enumerate(ctx.models):
-            e = found[model.id].get(name)
+            e = found[crossing.name, model.id].get(name)
             if e is None:
                 continue
             head = [label(name), model.name] if several else [label(name)]
@@ -237,7 +251,7 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
                     Value.of(e),
                     None if null is None else null.expected,
                     None if null is None else null.q95,
-                    adjusted.get((model.id, crossing.name, name)),
+                    adjusted.get((crossing.name, model.id, name)),
                     "" if e.attained_by is None else " – ".join(e.attained_by),
                 )
             )
@@ -253,7 +267,7 @@ def _gaps(ctx: AuditContext, crossing: Crossing, adjusted: dict[Any, float]) -> 
             "which 95 % of shuffled ratios lie.",
         )
     return Table(
-        f"gaps-{ctx.crossing_id(crossing)}-brief",
+        gaps_id(ctx, crossing),
         f"Disparities by {crossing.name}",
         tuple(columns),
         tuple(rows),
@@ -306,10 +320,7 @@ def disparity_finding(
     code = code_of(e.name)
     value = Value.of(e)
     tolerance = ctx.config.tolerances.get(e.name)
-    severity = "note"
-    if tolerance is not None and value.shown and value.low is not None and value.high is not None:
-        beyond = value.high < tolerance if e.name.endswith("_ratio") else value.low > tolerance
-        severity = "attention" if beyond else "note"
+    severity = severity_of(e, tolerance)
     title = f"{label(e.name)}, {crossing.name}"
     if len(ctx.models) > 1:
         title += f" ({model.name})"
@@ -317,19 +328,38 @@ def disparity_finding(
     if model is ctx.subject and code in {"dpd", "eod"} and section == "groups":
         rank = (20 if place < 2 else 60) + 2 * place + (code == "eod")
     key = ctx.crossing_id(crossing)
-    table = f"gaps-{key}-brief" if section == "groups" else f"crossing-{key}"
     return Finding(
         ctx.finding_id(f"fairness.{code}.{key}", model),
         severity,
         _sentence(e, value, severity, tolerance),
         title,
         value,
-        f"{section}/{table}",
+        f"{section}/{gaps_id(ctx, crossing)}",
         model.id,
         rank,
         None if e.null is None else e.null.to_dict(),
         tuple(e.attained_by or ()),
     )
+
+
+def severity_of(e: Estimate, tolerance: float | None) -> str:
+    """Return "attention" where the whole interval is beyond the tolerance.
+
+    A small sample needs more: a gap of small groups that chance alone shows is no finding.
+    """
+    value = Value.of(e)
+    if tolerance is None or not value.shown or value.low is None or value.high is None:
+        return "note"
+    beyond = value.high < tolerance if e.name.endswith("_ratio") else value.low > tolerance
+    known = value.status != "small_sample" or _beyond_chance(e)
+    return "attention" if beyond and known else "note"
+
+
+def _beyond_chance(e: Estimate) -> bool:
+    """Return whether a gap is larger than 95 % of those that chance alone shows."""
+    if e.null is None:
+        return True
+    return e.value < e.null.q95 if e.name.endswith("_ratio") else e.value > e.null.q95
 
 
 def _sentence(e: Estimate, value: Value, severity: str, tolerance: float | None) -> str:

@@ -12,7 +12,7 @@ from privfair.report._estimates import DISPARITIES, LABELS, RATES, by_group, est
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
 from privfair.report._numbers import number
-from privfair.report._sections.groups import disparity_finding
+from privfair.report._sections.groups import adjusted_p, disparity_finding, gaps_table
 
 __all__ = ["build"]
 
@@ -38,6 +38,14 @@ def build(ctx: AuditContext) -> SectionResult:
     figures: list[Figure] = []
     findings: list[Finding] = []
     blocks: list[Block] = []
+    gaps = {
+        (c.name, m.id): {
+            n: e for n, e in estimates(ctx, m, c, _wanted(ctx)).items() if n in _GAPS
+        }
+        for c in ctx.crossings()
+        for m in ctx.models
+    }  # fmt: skip
+    adjusted = adjusted_p(gaps)
     for crossing in ctx.crossings():
         blocks.append(Block("heading", text=crossing.name))
         if len(crossing.attributes) == 2 and len(figures) < MAX_HEATS:
@@ -48,12 +56,10 @@ def build(ctx: AuditContext) -> SectionResult:
             tables.append(table)
             blocks.append(Block("table", table.id))
             findings += worst
-            found = estimates(ctx, model, crossing, _wanted(ctx))
-            findings += [
-                disparity_finding(ctx, model, crossing, e, 9, "intersections")
-                for name, e in found.items()
-                if name in _GAPS
-            ]
+            for e in gaps[crossing.name, model.id].values():
+                findings.append(disparity_finding(ctx, model, crossing, e, 9, "intersections"))
+        tables.append(gaps_table(ctx, crossing, gaps, adjusted))
+        blocks.append(Block("table", tables[-1].id))
     return SectionResult(
         "intersections",
         title,
