@@ -68,10 +68,18 @@ def column_codes(
     return np.searchsorted(np.array(column.bins or ()), clean, side="right").astype(np.int64)
 
 
-def _category_codes(name: str, values: NDArray[Any], column: Categorical) -> NDArray[np.int64]:
-    import pandas as pd
+def _place(places: dict[Any, int], value: Any) -> int:
+    try:
+        return places.get(value, -1)
+    except TypeError:  # not hashable, and so not declared
+        return -1
 
-    found = pd.Index(list(column.values)).get_indexer(pd.Index(values))
+
+def _category_codes(name: str, values: NDArray[Any], column: Categorical) -> NDArray[np.int64]:
+    # One record at a time: an index of pandas has a common type of all, so that one record would
+    # decide whether the others match.
+    places = {value: place for place, value in enumerate(column.values)}
+    found = np.array([_place(places, value) for value in values.tolist()], dtype=np.int64)
     unknown = found < 0
     if unknown.any():
         if column.other is None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.exceptions import InvalidParameterError
+from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.frames import as_vector, missing_mask
 from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NEIGHBORING
@@ -60,6 +60,56 @@ def _rare(epsilon: Fraction, delta: Fraction, t: int) -> bool:
     return high * delta.denominator <= delta.numerator * ((1 << bits) + low)
 
 
+_Key = tuple[str, Any]  # kind and value; "their order is that of the output
+
+
+def _items(value: Any) -> list[Any]:
+    """Return the records that are not missing, lists as they are: numpy would give them one type.
+
+    With a common type, one record of text would turn all numbers into text.
+    """
+    if isinstance(value, list | tuple):
+        column = np.empty(len(value), dtype=object)
+        for position, item in enumerate(value):
+            column[position] = item
+    else:
+        column = as_vector(value, name="value")
+    if column.dtype.kind not in "OUSTbiuf":
+        raise InvalidTypeError(
+            f"categories must be text, bytes, booleans or numbers, got dtype {column.dtype}. "
+            "Convert them to text."
+        )
+    present: list[Any] = column[~missing_mask(column)].tolist()
+    return present
+
+
+def _key(item: Any) -> _Key:
+    """Return the kind and the value of one category: a function of this record alone.
+
+    Objects that are equal can look different (1, 1.0 and True; 0.0 and -0.0; text and numpy
+    text). Were they counted together under the one that came first, a single record would choose
+    the name that is released. Numbers are read as float64 and whole ones named by an int, so that
+    the type that a library gives to a whole column, which one missing value can change, is not
+    seen either.
+    """
+    if isinstance(item, str):
+        return "text", str.__str__(item) if type(item) is not str else item
+    if isinstance(item, bool | np.bool_):
+        return "boolean", bool(item)
+    if isinstance(item, int | float | np.integer | np.floating):
+        try:
+            number = float(item)
+        except OverflowError:
+            number = math.copysign(math.inf, 1 if item > 0 else -1)
+        return "number", int(number) if number.is_integer() else number
+    if isinstance(item, bytes):
+        return "bytes", bytes(item)
+    raise InvalidTypeError(
+        "a category is neither text, bytes, a boolean nor an int or float; whether two objects of "
+        "other types are the same category is not defined. Convert the column to text."
+    )
+
+
 class DPSetDiscovery(Mechanism):
     """Release which categories occur, with noisy counts, above a threshold.
 
@@ -87,7 +137,9 @@ class DPSetDiscovery(Mechanism):
     -----
     *Algorithm.* Exact counts of the categories that occur, discrete Laplace noise of scale
     ``1 / epsilon`` on each, those above ``threshold`` released in the order of their names, so
-    that no order of the data shows. Missing values form no category. O(n log n).
+    that no order of the data shows. Missing values form no category. Whether two records hold the
+    same category is decided by the kind (text, bytes, boolean, number) and the value of each;
+    numbers are compared as float64 and named by an int where whole. O(n log n).
 
     *Privacy.* (epsilon, delta)-DP; the event is ``ApproxDP``. A category that both neighbours
     have is protected by the noise, one that only one of them has by the threshold (Korolova,
@@ -138,26 +190,20 @@ class DPSetDiscovery(Mechanism):
         return repeated(event, count)
 
     def _prepare(self, value: Any) -> tuple[list[Any], NDArray[np.int64]]:
-        column = as_vector(value, name="value")
-        present = column[~missing_mask(column)]
-        if present.dtype == object:
-            counted: dict[Any, int] = {}
-            for item in present.tolist():
-                counted[item] = counted.get(item, 0) + 1
-            names, numbers = list(counted), list(counted.values())
-        else:
-            unique, times = np.unique(present, return_counts=True)
-            names, numbers = unique.tolist(), times.tolist()
-        # By type first: True and 1, or 1 and "1", would otherwise have no order of their own.
-        order = sorted(range(len(names)), key=lambda i: (type(names[i]).__name__, names[i]))
-        counts = np.array([numbers[i] for i in order], dtype=np.int64)
-        return [names[i] for i in order], counts
+        counted: dict[_Key, int] = {}
+        for item in _items(value):
+            key = _key(item)
+            counted[key] = counted.get(key, 0) + 1
+        keys = sorted(counted)
+        return keys, np.array([counted[key] for key in keys], dtype=np.int64)
 
     def _draw(self, prepared: tuple[list[Any], NDArray[np.int64]]) -> dict[Any, int]:
-        names, counts = prepared
-        noisy = counts + discrete_laplace(1 / self._each, len(names), self._stream)
-        return {
-            name: int(count)
-            for name, count in zip(names, noisy.tolist(), strict=True)
-            if count > self.threshold
-        }
+        keys, counts = prepared
+        noisy = counts + discrete_laplace(1 / self._each, len(keys), self._stream)
+        released: dict[Any, int] = {}
+        for (_, name), count in zip(keys, noisy.tolist(), strict=True):
+            if count > self.threshold:
+                # True and 1 have counts of their own and one place in a dict: what is released
+                # of both is added up, after the noise.
+                released[name] = released.get(name, 0) + int(count)
+        return released

@@ -12,10 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from privfair.accounting import guarantee
-from privfair.core.exceptions import InvalidBudgetError, InvalidParameterError
+from privfair.accounting import Ledger, guarantee
+from privfair.core import Categorical
+from privfair.core.exceptions import (
+    InvalidBudgetError,
+    InvalidParameterError,
+    InvalidTypeError,
+)
 from privfair.core.randomness import secret_stream
-from privfair.mechanisms import DPQuantile, DPSetDiscovery, discovery_threshold
+from privfair.mechanisms import DPQuantile, DPSetDiscovery, column_codes, discovery_threshold
 from privfair.mechanisms._choice import exact_choice
 from privfair.mechanisms._sampling import BitSource
 from tests.helpers_dp_tester import refuted
@@ -237,3 +242,77 @@ def test_bad_discovery_parameters():
     for bad in ({"epsilon": 0.0}, {"delta": 0.0}, {"delta": 1.0}, {"epsilon": 1e4}):
         with pytest.raises((InvalidParameterError, InvalidBudgetError)):
             DPSetDiscovery(**{"epsilon": 1.0, "delta": 1e-6, **bad})
+
+
+EQUAL_TO_EACH_OTHER = [
+    (1, True),
+    (1, 1.0),
+    (1, np.int8(1)),
+    (1, np.float32(1.0)),
+    (0, np.bool_(False)),
+    (0.0, -0.0),
+    (0.5, np.float64(0.5)),
+    ("a", np.str_("a")),
+    (2**60, float(2**60)),
+]
+
+
+@pytest.mark.parametrize(("usual", "odd"), EQUAL_TO_EACH_OTHER)
+@pytest.mark.parametrize("place", [0, 250])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_one_record_of_another_type_does_not_rename_a_category(usual, odd, place, as_list):
+    def release(rows):
+        if not as_list:
+            array = np.empty(len(rows), dtype=object)
+            array[:] = rows
+            rows = array
+        found = DPSetDiscovery(1.0, 1e-9, noise_random_state=0).release(rows)
+        return [(type(name), repr(name)) for name in found]
+
+    for common, rare in ((usual, odd), (odd, usual)):
+        rows = [common] * 500
+        assert release([*rows[:place], rare, *rows[place:]]) == release(rows)
+
+
+def test_one_record_does_not_change_the_type_of_a_whole_column():
+    plain = DPSetDiscovery(1.0, 1e-9, noise_random_state=0).release([1] * 500)
+    for odd in ("x", 2.5, None, float("nan"), True):
+        for rows in ([1] * 500 + [odd], pd.Series([1] * 500 + [odd])):
+            found = DPSetDiscovery(1.0, 1e-9, noise_random_state=0).release(rows)
+            assert [(type(n), n) for n in found] == [(type(n), n) for n in plain]
+
+
+def test_equal_names_of_two_kinds_share_a_place_after_the_noise_only():
+    mechanism = DPSetDiscovery(1.0, 1e-9, noise_random_state=0)
+    keys, counts = mechanism._prepare([True] * 300 + [1] * 200 + [0, -0.0])
+    assert list(zip(keys, counts.tolist(), strict=True)) == [
+        (("boolean", True), 300),
+        (("number", 0), 2),
+        (("number", 1), 200),
+    ]
+    found = mechanism.release([1] * 200 + [True] * 300)
+    assert [(type(name), name) for name in found] == [(bool, True)]
+    assert 400 < found[True] < 600
+
+
+@pytest.mark.parametrize("odd", [Fraction(1), (1,), object(), 1j, pd.Timestamp("2020-01-01")])
+def test_categories_of_no_known_kind_are_refused_before_the_charge(odd):
+    ledger = Ledger()
+    with pytest.raises(InvalidTypeError, match="Convert the column to text") as caught:
+        DPSetDiscovery(1.0, 1e-6).release([1, odd], ledger=ledger)
+    assert "2020" not in str(caught.value)
+    assert not list(ledger.entries())
+    with pytest.raises(InvalidTypeError, match="Convert them to text"):
+        DPSetDiscovery(1.0, 1e-6).release(np.array(["2020-01-01"], dtype="datetime64[D]"))
+
+
+@pytest.mark.parametrize("declared", [(0, 1), (False, True), (0.0, 1.0)])
+def test_one_record_does_not_decide_whether_others_match_the_declared_values(declared):
+    for usual in (True, 1, 1.0):
+        for odd in (0, False, 0.0, "x", None, [1]):
+            values = np.array([usual] * 20 + [None], dtype=object)
+            values[-1] = odd
+            codes = column_codes("c", values, Categorical(declared, other="other"))
+            assert codes[:-1].tolist() == [1] * 20
+    typed = np.array([True, False])
+    assert column_codes("c", typed, Categorical(declared)).tolist() == [1, 0]
