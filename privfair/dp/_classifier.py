@@ -326,6 +326,10 @@ def _given_classes(values: ArrayLike) -> NDArray[Any]:
 
 
 def _find(classes: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    if (classes.dtype.kind in "biuf") != (y.dtype.kind in "biuf"):
+        raise LabelError(
+            "classes and y are of different kinds, numbers and labels. Pass both as the same."
+        )
     positions = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
     if (classes[positions] != y).any():
         raise LabelError(

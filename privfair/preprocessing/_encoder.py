@@ -14,6 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from privfair.core import _validation as check
+from privfair.core._arrays import number_matrix
 from privfair.core.estimators import PrivateEstimatorMixin
 from privfair.core.exceptions import (
     InvalidParameterError,
@@ -249,7 +250,9 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
 
     def _fit(self, X: Any, mode: str, *, charge: bool) -> Self:
         if mode == "as_is":
-            validate_data(self, X, dtype=self.dtype)
+            frame = _as_frame(X)
+            number_matrix(frame, self.dtype)
+            validate_data(self, frame, skip_check_array=True)
             self.schema_: Schema | None = None
             self._layout: Layout | None = None
             self.events_: tuple[AccountedEvent, ...] = ()
@@ -330,9 +333,9 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         """
         check_is_fitted(self, "max_row_norm_")
         if self._layout is None:
-            values: NDArray[np.floating[Any]] = validate_data(
-                self, X, dtype=self.dtype, reset=False, copy=True
-            )
+            frame = _as_frame(X)
+            values = number_matrix(frame, self.dtype)
+            validate_data(self, frame, skip_check_array=True, reset=False)
             return values
         frame = _as_frame(X)
         table = as_table(frame)
@@ -438,7 +441,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
 
 def _as_frame(X: Any) -> Any:
     """Return mappings and lists as something that scikit-learn can count and name."""
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "toarray"):  # a sparse matrix may be a mapping
         return as_table(X).to_pandas()
     return X
 

@@ -7,15 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_array
 
+from privfair.core._arrays import quiet_array
 from privfair.core.exceptions import InvalidTypeError, SchemaError
 from privfair.core.frames import Table, as_table, is_dataframe, missing_mask
+from privfair.core.privacy import PrivacyGuarantee
 from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.preprocessing import PrivateTableEncoder
 from privfair.training._budget import FitBudget
 
 __all__ = ["Encoding", "table_like"]
+
+_EXACT = PrivacyGuarantee.none(
+    "non_private",
+    assumptions=("bounds and categories were read off the data exactly, without privacy",),
+)
+"""What holds for an encoder that a fit without privacy learnt."""
 
 
 class Encoding:
@@ -102,6 +109,7 @@ class Encoding:
         data = table_like(X)
         if self._exact:
             self.encoder.set_params(schema=_exact_schema(as_table(data))).fit(data)
+            self.encoder.privacy_ = _EXACT
         else:
             self.encoder.fit_charged(data)
         return self.transform(X)
@@ -130,7 +138,7 @@ def table_like(X: Any) -> Any:
     """Return data frames as they are, and anything else as a two-dimensional array."""
     if is_dataframe(X):
         return X
-    return check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
+    return quiet_array(X, dtype=None, ensure_all_finite=False)
 
 
 def _checked(data: Any) -> Table:

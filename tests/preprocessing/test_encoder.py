@@ -288,7 +288,7 @@ def test_as_is_takes_numbers_as_they_are():
     assert encoder.transform(X) is not X
     assert encoder.max_row_norm_ == math.inf
     assert encoder.privacy_.epsilon == 0
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(SchemaError, match="'sex' is not numeric"):
         PrivateTableEncoder(schema="as_is").fit(FRAME)
 
 
