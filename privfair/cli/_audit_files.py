@@ -22,7 +22,10 @@ from privfair.core.exceptions import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_target", "read_predictions", "read_text", "require_columns", "write_text"]
+__all__ = [
+    "check_target", "read_predictions", "read_text", "require_columns", "write_bytes",
+    "write_text",
+]  # fmt: skip
 
 MAX_BYTES = 2 * 1024**3
 MAX_COLUMNS = 10_000
@@ -219,10 +222,15 @@ def check_target(path: Path, option: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
+        dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as temporary:
-        temporary.write(text)
+        temporary.write(data)
     name = Path(temporary.name)
     try:
         mask = os.umask(0)

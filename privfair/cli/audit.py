@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from privfair.cli._audit_export import FORMATS, check_export, export
 from privfair.cli._common import (
     ExitCode,
     FiniteFloat,
@@ -134,8 +135,12 @@ def _conclude(
     fail_on: tuple[Any, ...],
     full: bool,
     more: list[str] | None = None,
+    printed: str | None = None,
 ) -> None:
-    """Write the files, print the result, end with the exit code."""
+    """Write the files, print the result, end with the exit code.
+
+    `printed` goes to standard output as it is, in place of the result.
+    """
     from privfair.cli._audit_files import write_text
 
     written = []
@@ -157,9 +162,12 @@ def _conclude(
         for line in written:
             console.print(clean(line), soft_wrap=True)
 
-    data = result.to_dict() if state().json else {}
-    output({"_notice": result.notice, **data}, human)
-    if state().json:
+    if printed is not None:
+        click.echo(printed, nl=False)
+    else:
+        data = result.to_dict() if state().json else {}
+        output({"_notice": result.notice, **data}, human)
+    if state().json or printed is not None:
         for line in written:
             note(line)
     for section in result.failed:
@@ -618,28 +626,43 @@ def _given_models(frame: Any, given: dict[str, Any]) -> tuple[dict[str, Any], An
 @command.command()
 @click.argument("audit_json", metavar="JSON", type=_PATH)
 @_files
+@click.option("--format", "kind", type=click.Choice(FORMATS), default=None,
+              help="Another form: annotations, a model card, all tables.")  # fmt: skip
+@click.option("--output", "target", type=_PATH, default=None,
+              help="File for --format; by default standard output.")  # fmt: skip
+@click.option("--pdf", type=_PATH, default=None,
+              help="Write the page as PDF here; needs `pip install 'privfair[pdf]'`.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Print all sections, not only the summary.")
 @click.option("--fail-on", "fail_on", multiple=True, metavar="CONDITION",
               help="Exit with 6 if met; see `privfair audit run`.")  # fmt: skip
 @example(
     "privfair audit compas --n-resamples 200 --output audits",
     "privfair audit report audits/compas.json --html audits/again.html",
+    "privfair audit report audits/compas.json --format model-card --output audits/card.md",
 )
 def report(
     audit_json: Path,
     html: Path | None,
     json_file: Path | None,
+    kind: str | None,
+    target: Path | None,
+    pdf: Path | None,
     full: bool,
     fail_on: tuple[str, ...],
 ) -> None:
-    """Render the JSON of an audit again: as a page, as text, or against conditions."""
+    """Render the JSON of an audit again: in another form, or against conditions."""
     from privfair.cli._audit_files import read_text
     from privfair.report import from_json
 
     conditions = _conditions(fail_on)
     _targets(html, json_file)
+    check_export(kind, target, pdf)
     result = from_json(read_text(audit_json))
-    _conclude(result, html=html, json_file=json_file, fail_on=conditions, full=full)
+    printed, written = export(result, audit_json, kind, target, pdf)
+    _conclude(
+        result, html=html, json_file=json_file, fail_on=conditions, full=full, more=written,
+        printed=printed,
+    )  # fmt: skip
 
 
 @command.command()

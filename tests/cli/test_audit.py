@@ -6,6 +6,7 @@ import html
 import io
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from privfair.cli.main import run
-from privfair.report import from_json, json_schema
+from privfair.report import from_json, json_schema, to_csv_zip, to_model_card, to_sarif
 
 FAST = ("--n-resamples", "200")
 
@@ -447,6 +448,80 @@ def test_other_json_is_refused(
     bad.write_text(json.dumps(change(json.loads(made.read_text("utf-8")))), encoding="utf-8")
     assert run(["audit", "report", str(bad)]) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_other_forms_of_an_audit(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = from_json(made.read_text("utf-8"))
+    want = {
+        "html": result.to_html(), "json": result.to_json(), "model-card": to_model_card(result),
+        "sarif": to_sarif(result, artifact=made.name),
+    }  # fmt: skip
+    for kind, text in want.items():
+        path = tmp_path / kind
+        args = ["audit", "report", str(made), "--format", kind]
+        assert run([*args, "--output", str(path)]) == 0
+        assert path.read_text("utf-8") == text
+        assert f"{kind}: {path}" in capsys.readouterr().out
+        assert run(args) == 0
+        assert capsys.readouterr().out == text
+    path = tmp_path / "t.zip"
+    assert run(["audit", "report", str(made), "--format", "csv-zip", "--output", str(path)]) == 0
+    assert path.read_bytes() == to_csv_zip(result)
+    capsys.readouterr()
+    assert run(["audit", "report", str(made), "--format", "text"]) == 0
+    assert capsys.readouterr().out.startswith(result.notice or result.title)
+    # a gate holds in every form
+    fails = ["--fail-on", "fairness.dpd.sex.low > -2"]
+    assert run(["audit", "report", str(made), "--format", "sarif", *fails]) == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--format", "csv-zip"], "give --output"),
+        (["--format", "sarif", "--json"], "give --output"),
+        (["--output", "x"], "needs --format"),
+        (["--format", "sarif", "--output", "."], "is a directory"),
+        (["--pdf", "nowhere/x.pdf"], "does not exist"),
+    ],
+)
+def test_forms_that_cannot_be_written(
+    more: list[str], words: str, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "report", str(made), *more]) == 2
+    out, err = capsys.readouterr()
+    assert words in " ".join(err.split()) and not out
+
+
+def test_a_pdf_with_and_without_its_library(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path, other = tmp_path / "a.pdf", tmp_path / "a.sarif"
+    args = ["audit", "report", str(made), "--pdf", str(path), "--format", "sarif",
+            "--output", str(other)]  # fmt: skip
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    assert run(args) == 7
+    out, err = capsys.readouterr()
+    assert "pip install 'privfair[pdf]'" in err and "browser" in err and not out
+    assert not path.exists() and not other.exists()
+
+    class HTML:
+        def __init__(self, **options: Any) -> None:
+            self.page = options["string"]
+
+        def write_pdf(self) -> bytes:
+            return b"%PDF " + self.page.encode()
+
+    stub = types.ModuleType("weasyprint")
+    stub.HTML = HTML  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "weasyprint", stub)
+    assert run(args) == 0
+    result = from_json(made.read_text("utf-8"))
+    assert path.read_bytes() == b"%PDF " + result.to_html().encode()
+    assert other.exists()
 
 
 def test_the_difference_of_two_audits(
