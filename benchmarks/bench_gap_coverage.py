@@ -5,15 +5,24 @@ and basic and percentile bootstrap intervals (B = 500), are compared with the tr
 level 95 %, so that a coverage within 0.936 .. 0.964 is what 1,000 draws of a true 0.95 show.
 Calibration intervals are those of seminorms (B = 300, 400 data sets; 0.929 .. 0.971 likewise); a
 percentile bootstrap of rows stands beside them.
+
+Few cases: how often the intervals exclude 0 (ratios: 1) when all rates are equal and some groups
+are tiny, beside the same construction without exact limits; and, for two groups, the same number
+without simulation, from the probabilities of all tables.
+
+``python bench_gap_coverage.py [gaps] [few_cases] [calibration]`` runs parts; each has its file.
 """
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from _record import record
+from scipy.stats import binom
 
-from privfair.core.statistics import bootstrap_interval
-from privfair.fairness import gap_interval
+from privfair.core.statistics import bootstrap_interval, sidak_confidence
+from privfair.fairness import gap_interval, intervals, ratio_gap_interval
 from privfair.fairness.metrics import calibration_gap, expected_calibration_error
 from privfair.fairness.metrics._context import Context, Options
 
@@ -114,16 +123,84 @@ def calibration_study(
     }
 
 
+FEW_CASES = [  # sizes and the rate that all groups share
+    ((5000, 1, 1, 1, 1, 1), 0.1),
+    ((5000, 1, 1, 1), 0.05),
+    ((2000, 10, 10, 10, 10, 10), 0.03),
+    ((800, 12, 8, 15, 9, 11, 7, 5), 0.02),
+    ((5000, 5, 6, 4, 5, 7, 5), 0.05),
+    ((5000, 2000, 600, 30, 15, 12), 0.05),
+    ((5000, 2, 3, 1, 2, 1, 4), 0.9),
+]
+PAIRS = [(1, 2000), (3, 2000), (5, 5), (5, 500), (10, 100), (20, 20), (50, 50), (50, 500),
+         (100, 100)]  # fmt: skip
+COMMON = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
+EXACT_BELOW = intervals.EXACT_BELOW
+
+
+def excluded(k: np.ndarray, n: np.ndarray, other: np.ndarray) -> dict[str, bool]:
+    """Return which intervals of one data set say that there is a disparity."""
+    two = sidak_confidence(0.95, 2)
+    parts = [gap_interval(x, n, confidence=two).low > 0 for x in (k, other)]
+    return {
+        "difference": gap_interval(k, n).low > 0,
+        "ratio": ratio_gap_interval(k, n).high < 1,
+        "equalized_odds": any(parts),
+    }
+
+
+def few_cases_study(
+    sizes: tuple[int, ...], rate: float, rng: np.random.Generator
+) -> dict[str, object]:
+    """Return how often equal rates are called different, with and without exact limits."""
+    n = np.array(sizes)
+    first, second = rng.binomial(n, rate, (2, DATA_SETS, n.size))
+    found: dict[str, object] = {"sizes": list(sizes), "rate": rate}
+    for name, below in (("ours", EXACT_BELOW), ("without_exact_limits", 0.0)):
+        intervals.EXACT_BELOW = below
+        each = [excluded(k, n, other) for k, other in zip(first, second, strict=True)]
+        found[name] = {key: float(np.mean([e[key] for e in each])) for key in each[0]}
+        width = [(i := gap_interval(k, n)).high - i.low for k in first[:200]]
+        found[f"mean_width_{name}"] = float(np.mean(width))
+    intervals.EXACT_BELOW = EXACT_BELOW
+    return found
+
+
+def two_groups_exactly(sizes: tuple[int, int]) -> dict[str, object]:
+    """Return the largest probability over common rates that two groups are called different."""
+    ends = [min(size, int(binom.isf(1e-9, size, max(COMMON)))) for size in sizes]
+    grid = np.meshgrid(*(np.arange(end + 1) for end in ends), indexing="ij")
+    tables = np.stack(grid, -1).reshape(-1, 2)
+    chance = {p: binom.pmf(tables, sizes, p).prod(axis=-1) for p in COMMON}
+    likely = np.flatnonzero(np.max(list(chance.values()), axis=0) > 1e-8)
+    apart = np.zeros(len(tables), dtype=bool)
+    apart[likely] = [gap_interval(tables[i], sizes).low > 0 for i in likely]
+    rejected = {str(p): float(c[apart].sum()) for p, c in chance.items()}
+    return {"sizes": list(sizes), "rejected_by_rate": rejected, "most": max(rejected.values())}
+
+
+def run(parts: list[str]) -> None:
+    """Run the parts named and write their files."""
+    generator, seeds = np.random.default_rng(SEED), {"data_and_resampling": SEED}
+    if "gaps" in parts:
+        found = {k: study(*v, generator) for k, v in SETTINGS.items()}
+        head = {"nominal": 0.95, "data_sets": DATA_SETS, "replicates": B}
+        record("gap_coverage", head | {"settings": found}, seeds=seeds)
+    if "few_cases" in parts:
+        generator = np.random.default_rng(SEED)
+        settings = [few_cases_study(*v, generator) for v in FEW_CASES]
+        exact = [two_groups_exactly(sizes) for sizes in PAIRS]
+        head = {"nominal": 0.05, "data_sets": DATA_SETS, "exact_below": EXACT_BELOW}
+        record(
+            "gap_few_cases",
+            head | {"rejected_at_equal_rates": settings, "two_groups_exactly": exact},
+            seeds=seeds,
+        )
+    if "calibration" in parts:
+        generator = np.random.default_rng(SEED)
+        calibration = {k: calibration_study(*v, generator) for k, v in CALIBRATION.items()}
+        record("calibration_coverage", {"nominal": 0.95, "settings": calibration}, seeds=seeds)
+
+
 if __name__ == "__main__":
-    generator = np.random.default_rng(SEED)
-    record(
-        "gap_coverage",
-        {
-            "nominal": 0.95,
-            "data_sets": DATA_SETS,
-            "replicates": B,
-            "settings": {k: study(*v, generator) for k, v in SETTINGS.items()},
-            "calibration": {k: calibration_study(*v, generator) for k, v in CALIBRATION.items()},
-        },
-        seeds={"data_and_resampling": SEED},
-    )
+    run(sys.argv[1:] or ["gaps", "few_cases", "calibration"])

@@ -66,10 +66,11 @@ def pairwise_differences(
 
     Notes
     -----
-    Wilson limits joined by the method of variance estimates recovery, at the Tukey-Kramer
-    critical value for all pairs or at Sidak's for differences from a reference. p-values are
-    Fisher's, exact and conservative, or those of the pooled z test with effective sizes for
-    weighted and released tables; ``p_holm`` adjusts them for their number. O(n_groups^2).
+    Wilson limits (exact ones for groups with few cases, as in :func:`gap_interval`) joined by
+    the method of variance estimates recovery, at the Tukey-Kramer critical value for all pairs
+    or at Sidak's for differences from a reference. p-values are Fisher's, exact and
+    conservative, or those of the pooled z test with effective sizes for weighted and released
+    tables; ``p_holm`` adjusts them for their number. O(n_groups^2).
 
     References
     ----------

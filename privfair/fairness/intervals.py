@@ -3,6 +3,9 @@
 A gap is never negative, so that the quantiles of its bootstrap replicates stay above zero
 whatever the truth. Here every pairwise difference gets a simultaneous interval, and the gap's
 interval is what all of them allow together; it holds zero whenever no pair is told apart.
+
+Normal quantiles are wrong in the tails of a group of three, or of a rate of which three cases are
+expected. There the limits of a group are the wider of Wilson's and Clopper and Pearson's.
 """
 
 from __future__ import annotations
@@ -11,18 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from privfair.core.statistics import (
     Interval,
+    clopper_pearson_interval,
     mover_difference,
     ratio_interval,
     tukey_critical,
     wilson_interval,
 )
 
-__all__ = ["GapInterval", "gap_interval", "ratio_gap_interval"]
+__all__ = ["EXACT_BELOW", "GapInterval", "gap_interval", "group_limits", "ratio_gap_interval"]
 
 Array = NDArray[np.float64]
+EXACT_BELOW = 10.0
+"""Cases, seen or expected on either side, below which a group's limits are exact ones, too."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,66 @@ class GapInterval:
 _NOTHING = "fewer than two groups have a defined rate"
 
 
-def _covered(rates: Array) -> NDArray[np.int64]:
-    return np.flatnonzero(~np.isnan(rates))
+def few_cases(successes: Array, n: Array) -> NDArray[np.bool_]:
+    """Return which groups are too small for normal quantiles.
+
+    Few are seen, or few would be if all groups had the same rate. The second half makes the
+    choice almost independent of how a group's own count fell, which is what a test needs.
+    """
+    pooled = successes.sum() / n.sum() if n.sum() > 0 else 0.0
+    seen = np.minimum(successes, n - successes)
+    return np.asarray(np.minimum(seen, n * min(pooled, 1 - pooled)) < EXACT_BELOW)
+
+
+def group_limits(
+    successes: ArrayLike, n: ArrayLike, *, confidence: float, critical: float
+) -> Interval:
+    r"""Return limits of the rate of each group, to be joined pair by pair.
+
+    Parameters
+    ----------
+    successes, n : array-like, shape (n_groups,)
+        Counts, or effective counts of weighted and of released tables.
+    confidence : float, in (0, 1)
+        Level of all comparisons together; only recorded.
+    critical : float
+        Critical value of one comparison, on the scale of the normal law.
+
+    Returns
+    -------
+    Interval
+        NaN where ``n = 0``.
+
+    Notes
+    -----
+    Wilson's limits at the critical value. Where fewer than ``EXACT_BELOW`` = 10 cases are seen
+    in the numerator or outside it, or would be expected at the rate of all groups together, the
+    wider of Wilson's and Clopper and Pearson's limits at the same level,
+    :math:`2\Phi(z) - 1`. Next to a group whose rate is known, a comparison with such a group is
+    then an exact binomial test. O(n_groups).
+
+    References
+    ----------
+    Wilson 1927; Clopper and Pearson 1934; Brown, Cai and DasGupta 2001, "Interval estimation for
+    a binomial proportion".
+
+    Examples
+    --------
+    >>> i = group_limits([1, 500], [1, 5000], confidence=0.95, critical=1.959964)
+    >>> i.low.round(3).tolist()
+    [0.025, 0.092]
+    """
+    k, total = np.asarray(successes, dtype=float), np.asarray(n, dtype=float)
+    score = wilson_interval(k, total, confidence=confidence, critical=critical)
+    few = few_cases(k, total) & (total > 0)
+    if not few.any():
+        return score
+    level = float(1 - 2 * ndtr(-critical))
+    exact = clopper_pearson_interval(k[few], total[few], confidence=level)
+    low, high = np.array(score.low, dtype=float), np.array(score.high, dtype=float)
+    low[few] = np.minimum(low[few], exact.low)
+    high[few] = np.maximum(high[few], exact.high)
+    return Interval(score.value, low, high, confidence, score.method, score.reason)
 
 
 def gap_interval(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95) -> GapInterval:
@@ -71,14 +136,16 @@ def gap_interval(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
 
     Notes
     -----
-    Wilson intervals at the Tukey-Kramer critical value are joined pair by pair (method of
-    variance estimates recovery). Where all pairwise intervals hold, the gap lies between the
-    largest lower and the largest upper limit. Two groups: Newcombe's interval, cut at zero.
-    O(n_groups^2). Coverage is measured in ``benchmarks/bench_gap_coverage.py``.
+    Wilson limits at the Tukey-Kramer critical value are joined pair by pair (method of
+    variance estimates recovery); a group with few cases has the wider of Wilson's and Clopper
+    and Pearson's limits (:func:`group_limits`). Where all pairwise intervals hold, the gap lies
+    between the largest lower and the largest upper limit. Two groups of ten cases and more:
+    Newcombe's interval, cut at zero. O(n_groups^2). The level is approximate, not proven; it is
+    measured in ``benchmarks/bench_gap_coverage.py``.
 
     References
     ----------
-    Newcombe 1998; Zou and Donner 2008; Hayter 1984.
+    Newcombe 1998; Zou and Donner 2008; Hayter 1984; Clopper and Pearson 1934.
 
     Examples
     --------
@@ -91,7 +158,7 @@ def gap_interval(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
     if some.size < 2:
         return GapInterval(np.nan, np.nan, np.nan, None, int(some.size), _NOTHING)
     critical = tukey_critical(int(some.size), confidence)
-    each = wilson_interval(k[some], total[some], confidence=confidence, critical=critical)
+    each = group_limits(k[some], total[some], confidence=confidence, critical=critical)
     return difference_gap(each, some)
 
 
@@ -115,6 +182,25 @@ def difference_gap(each: Interval, positions: NDArray[np.int64]) -> GapInterval:
     )
 
 
+def _mover_ratio(
+    each: Interval, i: NDArray[np.int64], j: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """Return limits of rate i / rate j: the r at which ``p_i - r p_j`` is not told from zero.
+
+    At r = 1 that is the question of :func:`mover_difference`, so that a ratio excludes 1 where
+    the difference excludes 0. Roots of a quadratic in a form that does not cancel.
+    """
+    p, low, high = (np.asarray(x, dtype=float) for x in (each.value, each.low, each.high))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = p[i] - low[i], high[j] - p[j]
+        root = np.sqrt(np.maximum((p[i] * b) ** 2 + (a * p[j]) ** 2 - (a * b) ** 2, 0.0))
+        least = low[i] * (2 * p[i] - low[i]) / (p[i] * p[j] + root)
+        a, b = high[i] - p[i], p[j] - low[j]
+        root = np.sqrt(np.maximum((p[i] * b) ** 2 + (a * p[j]) ** 2 - (a * b) ** 2, 0.0))
+        most = (p[i] * p[j] + root) / (low[j] * (2 * p[j] - low[j]))
+    return np.where(low[i] > 0, least, 0.0), np.where(low[j] > 0, most, np.inf)
+
+
 def ratio_gap_interval(
     successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
 ) -> GapInterval:
@@ -133,11 +219,14 @@ def ratio_gap_interval(
     Notes
     -----
     Koopman score intervals of all ratios at the Tukey-Kramer critical value; the smallest ratio
-    lies between the smallest lower limit and the smallest upper limit, at most 1. O(n_groups^2).
+    lies between the smallest lower limit and the smallest upper limit, at most 1. For a pair with
+    a group of few cases, the wider of Koopman's limits and those joined from the exact limits of
+    the groups (:func:`group_limits`). O(n_groups^2).
 
     References
     ----------
-    Koopman 1984; Hayter 1984.
+    Koopman 1984; Hayter 1984; Donner and Zou 2012, "Closed-form confidence intervals for
+    functions of the normal mean and standard deviation".
 
     Examples
     --------
@@ -162,6 +251,13 @@ def ratio_gap_interval(
         k[i], total[i], k[j], total[j], confidence=confidence, critical=critical
     )
     low, high = np.atleast_1d(pairs.low), np.atleast_1d(pairs.high)
+    few = few_cases(k, total)
+    if few.any():
+        each = group_limits(k, total, confidence=confidence, critical=critical)
+        joined = _mover_ratio(each, i, j)
+        wide = (few[i] | few[j]) & ~np.isnan(low)  # 0/0 stays undefined
+        low = np.where(wide, np.minimum(low, joined[0]), low)
+        high = np.where(wide, np.maximum(high, joined[1]), high)
     with np.errstate(divide="ignore"):
         lower = np.fmin.reduce(np.concatenate([low, 1 / high]))
         upper = np.fmin.reduce(np.concatenate([high, 1 / low, [1.0]]))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core.statistics import Interval, normal_critical, wilson_interval
+from privfair.fairness.intervals import group_limits
 from privfair.fairness.metrics._resample import rate as ratio_of
 from privfair.fairness.metrics._resample import sum_cells
 from privfair.fairness.metrics._table import CellNoise, Cells, GroupTable
@@ -166,9 +167,17 @@ class RateCounts:
         return np.nan_to_num(self.value) * n, n
 
     def interval(self, confidence: float, critical: float | None = None) -> Interval:
-        """Return Wilson intervals, one per group."""
-        k, n = self.effective(normal_critical(confidence) if critical is None else critical)
-        found = wilson_interval(k, n, confidence=confidence, critical=critical)
+        """Return Wilson intervals, one per group; with few cases and a critical value, exact too.
+
+        A critical value says that the limits are taken together, where tails are far out and
+        normal quantiles fail first.
+        """
+        if critical is None:
+            k, n = self.effective(normal_critical(confidence))
+            found = wilson_interval(k, n, confidence=confidence)
+        else:
+            k, n = self.effective(critical)
+            found = group_limits(k, n, confidence=confidence, critical=critical)
         return Interval(  # the value itself, not k/n, which rounds differently
             self.value, found.low, found.high, confidence, found.method, found.reason
         )

@@ -303,9 +303,9 @@ class Disparity(ContextMetric):
 
     def _method(self, context: Context) -> str:
         base = {
-            "difference": "simultaneous newcombe (tukey-kramer)",
-            "ratio": "simultaneous koopman (tukey-kramer)",
-            "odds": "simultaneous mover(wilson odds)",
+            "difference": "simultaneous newcombe (tukey-kramer, exact for few cases)",
+            "ratio": "simultaneous koopman (tukey-kramer, exact for few cases)",
+            "odds": "simultaneous mover(wilson odds, exact for few cases)",
         }[self.kind]
         joint = ", sidak over two rates" if len(self.rates) > 1 else ""
         weighted = ", effective sample sizes" if context.table.weighted else ""

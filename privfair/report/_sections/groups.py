@@ -73,11 +73,13 @@ def build(ctx: AuditContext) -> SectionResult:
 _METHOD = (
     "Rates have Wilson intervals at {level} %. The interval of a gap is simultaneous over all "
     "pairs of groups (Newcombe limits at the Tukey-Kramer critical value; ratios with Koopman's "
-    "score), so that it stays valid although the widest pair is picked after looking, and so that "
-    "it can reach zero. The null reference permutes decisions among rows ({n} permutations); p "
-    "counts the observed gap among them. 'p, Holm' holds for all gaps of one model in this "
-    "section together. A group whose rate has no denominator is not covered, and the note says "
-    "so; it is never taken as zero."
+    "score; with fewer than ten cases in a group, seen or expected, the wider of these and limits "
+    "from Clopper and Pearson's), because the widest pair is picked after looking, and it can "
+    "reach zero. Its level is approximate; in simulations without disparity it excluded zero in "
+    "up to about 6 % of data sets. The null reference permutes decisions among rows ({n} "
+    "permutations); p counts the observed gap among them. 'p, Holm' holds for all gaps of one "
+    "model in this section together. A group whose rate has no denominator is not covered, and "
+    "the note says so; it is never taken as zero."
 )
 _REFERENCES = (
     "Hardt, Price, Srebro 2016, Equality of Opportunity in Supervised Learning, arXiv 1610.02413.",

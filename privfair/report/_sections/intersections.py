@@ -72,9 +72,10 @@ def build(ctx: AuditContext) -> SectionResult:
             "equality: the data are too few to tell.",
         ),
         method=(
-            "Intervals are simultaneous over all groups of a table: Wilson limits at the level "
-            "that keeps all of them valid together (Sidak; the groups are disjoint, so that their "
-            "rates are independent). 'Shrunken' is the empirical-Bayes rate under a beta prior "
+            "Intervals are simultaneous over all groups of a table: Wilson limits (with few "
+            "cases the wider of Wilson's and Clopper and Pearson's) at the level for all of them "
+            "together (Sidak; the groups are disjoint, so that their rates are independent). "
+            "'Shrunken' is the empirical-Bayes rate under a beta prior "
             "fitted to all groups, beside the raw rate and never in its place. 'Beyond doubt' is "
             "the distance from the rate of all rows that the interval still leaves, the largest "
             f"over the rates shown. A rate needs {ctx.config.min_count} rows, a true positive "
