@@ -196,6 +196,36 @@ def _up(value: float) -> str:
     return str(format_upper(value))
 
 
+def _mu_squared(event: Any) -> float | None:
+    """Return mu squared of a composition of Gaussian mechanisms on all rows, else None."""
+    from privfair.accounting import events as ev
+
+    if isinstance(event, ev.Gaussian):
+        return math.inf if event.sigma == 0 else event.sigma**-2
+    if isinstance(event, ev.SelfComposed):
+        inner = _mu_squared(event.event)
+        return None if inner is None else event.count * inner
+    if isinstance(event, ev.Composed):
+        parts = [_mu_squared(e) for e in event.events]
+        return None if None in parts else math.fsum(p for p in parts if p is not None)
+    return None
+
+
+def _mu_text(g: PrivacyGuarantee) -> str:
+    """Return mu, rounded up, where it is exact, or why there is none."""
+    if not g.events:
+        return "not stated: the certificate lists no events"
+    if g.neighboring == "replace_one":
+        return "not stated: for added or removed units only"
+    parts = [_mu_squared(event) for event in g.events]
+    if None in parts:
+        return "not valid: not all events are Gaussian noise on all rows (sampled rows, say)"
+    total = math.fsum(p for p in parts if p is not None)
+    if g.unsafe or not 0 < total < math.inf:
+        return "not valid: there is no finite guarantee"
+    return _up(math.nextafter(math.sqrt(total), math.inf))
+
+
 def _certificate(model: AuditedModel, g: PrivacyGuarantee) -> Table:
     finite = math.isfinite(g.epsilon)
     attack = 1 - g.tradeoff([0.01])[0][1] if finite else 1.0
@@ -212,6 +242,7 @@ def _certificate(model: AuditedModel, g: PrivacyGuarantee) -> Table:
          + (", ".join(g.unsafe) or ("seeded" if g.seeded else g.numerics))),
         ("best attack at 1 % false positives", f"finds at most {100 * attack:.2f} % of members"),
         ("largest advantage of an attacker", f"{advantage(g.epsilon, g.delta):.3f}"),
+        ("Gaussian differential privacy, mu", _mu_text(g)),
     ]  # fmt: skip
     return Table(
         f"certificate-{model.id}-brief",
