@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from privfair.core.exceptions import AccountingAssumptionError
@@ -9,7 +10,7 @@ from privfair.core.exceptions import AccountingAssumptionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BoundedPenalty", "Penalty", "check_dp_compatible"]
+__all__ = ["BoundedPenalty", "Penalty", "check_dp_compatible", "coupled_part"]
 
 
 @runtime_checkable
@@ -79,8 +80,16 @@ class BoundedPenalty(Penalty, Protocol):
         ...
 
 
-def check_dp_compatible(penalty: Any) -> BoundedPenalty:
+def check_dp_compatible(penalty: Any, *, n_sensitive: int = 1) -> BoundedPenalty:
     """Return the penalty if a private trainer may use it, else say why it may not.
+
+    Parameters
+    ----------
+    penalty : object
+        What the caller gave.
+    n_sensitive : int, default=1
+        Number of sensitive columns of the made-up rows on which ``decomposable=True`` is put to
+        the test (:func:`coupled_part`).
 
     Raises
     ------
@@ -98,10 +107,86 @@ def check_dp_compatible(penalty: Any) -> BoundedPenalty:
     """
     name = getattr(penalty, "__name__", type(penalty).__name__)
     if isinstance(penalty, BoundedPenalty) and penalty.decomposable:
-        return penalty
+        part = coupled_part(penalty, n_sensitive=n_sensitive)
+        if part is None:
+            return penalty
+        raise AccountingAssumptionError(
+            f"{name} says decomposable=True, and {name}.{part} of one record depends on another "
+            "record of the batch: clipping would not bound one record's influence, and no epsilon "
+            "would be valid. Compute each row from that record and from absorbed sums only."
+        )
     raise AccountingAssumptionError(
         f"{name} cannot be trained under differential privacy: it is a batch-level penalty "
         "(decomposable=False, or without features / absorb / weights), and clipping per-record "
         "gradients does not bound one record's influence on it. Use a penalty that implements "
         "privfair.core.BoundedPenalty, or epsilon=float('inf')."
     )
+
+
+def coupled_part(penalty: BoundedPenalty, *, n_sensitive: int = 1) -> str | None:
+    """Return which method lets one record move another's row, or None if none was seen to.
+
+    Parameters
+    ----------
+    penalty : BoundedPenalty
+        Used on a copy; left alone if it cannot be copied.
+    n_sensitive : int, default=1
+        Number of sensitive columns.
+
+    Returns
+    -------
+    str or None
+        ``"features"`` or ``"weights"``, or None. A penalty that raises on the made-up rows is
+        not judged.
+
+    Notes
+    -----
+    A probe, no proof: one record of made-up batches is changed in its score, group and label,
+    and left out, before and after a made-up aggregate is absorbed. Whether ``decomposable=True``
+    is true of every batch stays an assumption, and certificates list it. Reads no data.
+    """
+    import torch
+
+    own = copy.deepcopy(penalty)
+    if own is penalty:
+        return None
+    try:
+        found = _coupled(own, n_sensitive)
+        if found is None:
+            size = int(own.n_features)
+            own.absorb(torch.linspace(0.1, 0.4, size, dtype=torch.float64))
+            found = _coupled(own, n_sensitive)
+    except Exception:  # it wants other rows than these (its own groups, say)
+        return None
+    return found
+
+
+def _coupled(penalty: BoundedPenalty, n_sensitive: int) -> str | None:
+    import torch
+
+    n = 12
+    middle = torch.linspace(0.3, 0.7, n, dtype=torch.float64)
+    mixed = torch.arange(n) % 2
+    for scores, group, label in (
+        (middle, mixed, mixed.flip(0)),
+        (torch.full_like(middle, 0.05), torch.zeros_like(mixed), torch.zeros_like(mixed)),
+        (torch.full_like(middle, 0.95), torch.ones_like(mixed), torch.ones_like(mixed)),
+    ):
+        changed = [scores.clone(), group.clone(), label.clone()]
+        changed[0][0], changed[1][0], changed[2][0] = 1 - scores[0], 1 - group[0], 1 - label[0]
+        absent = [scores[1:], group[1:], label[1:]]
+        for part in ("features", "weights"):
+            rows = _rows(penalty, part, [scores, group, label], n_sensitive)[1:]
+            other = _rows(penalty, part, changed, n_sensitive)[1:]
+            fewer = _rows(penalty, part, absent, n_sensitive)
+            for seen in (other, fewer):
+                if not torch.allclose(rows, seen, rtol=1e-6, atol=1e-12, equal_nan=True):
+                    return part
+    return None
+
+
+def _rows(penalty: BoundedPenalty, part: str, batch: list[Tensor], n_sensitive: int) -> Tensor:
+    scores, group, label = batch
+    sensitive = group if n_sensitive == 1 else group[:, None].repeat(1, n_sensitive)
+    rows: Tensor = getattr(penalty, part)(scores, sensitive, y=label)
+    return rows.detach().double()

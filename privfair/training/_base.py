@@ -42,7 +42,12 @@ from privfair.training._functional import refuse_batch_norm
 from privfair.training._losses import RecordLoss
 from privfair.training._models import build_module
 from privfair.training._optim import make_optimizer
-from privfair.training._penalty import check_penalty, encode_sensitive, penalty_statistic
+from privfair.training._penalty import (
+    PER_RECORD,
+    check_penalty,
+    encode_sensitive,
+    penalty_statistic,
+)
 from privfair.training._persist import SavedEstimatorMixin
 from privfair.training._plan import TrainingPlan
 from privfair.training._progress import Progress
@@ -270,6 +275,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         notes = records.problem.assumptions + encoding.assumptions + records.assumptions
         if budget.private:
             notes = (*_run_assumptions(plan), *notes)
+            notes += () if self.fairness_penalty is None else (PER_RECORD,)
         if budget.private and budget.epsilon > check.MAX_EPSILON:
             notes += ("epsilon above 20 was allowed by allow_weak=True",)
         if budget.private and budget.delta * budget.n_public >= 1.0:
@@ -353,7 +359,12 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     def _check_penalty(self, sensitive_features: Any) -> None:
         if self.fairness_penalty is None:
             return
-        check_penalty(self.fairness_penalty, private=bool(np.isfinite(self.epsilon)))
+        shape = getattr(sensitive_features, "shape", ())
+        check_penalty(
+            self.fairness_penalty,
+            private=bool(np.isfinite(self.epsilon)),
+            n_sensitive=int(shape[1]) if len(shape) == 2 else 1,
+        )
         if sensitive_features is None:
             raise InvalidParameterError(
                 "fairness_penalty needs sensitive_features: fit(X, y, sensitive_features=S)."

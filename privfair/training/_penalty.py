@@ -23,10 +23,17 @@ from privfair.training._losses import RecordLoss
 __all__ = ["check_penalty", "encode_sensitive", "penalty_statistic"]
 
 
-def check_penalty(penalty: Any, *, private: bool) -> None:
+PER_RECORD = (
+    "the penalty treats records one by one: a record's features and weight depend on that record "
+    "and on released sums only"
+)
+"""What a private run takes the penalty's word for; made-up rows test it before the charge."""
+
+
+def check_penalty(penalty: Any, *, private: bool, n_sensitive: int = 1) -> None:
     """Refuse what is no penalty, and under privacy what has no bounded per-record form."""
     if private:
-        check_dp_compatible(penalty)
+        check_dp_compatible(penalty, n_sensitive=n_sensitive)
     elif not isinstance(penalty, Penalty):
         raise InvalidParameterError(
             "fairness_penalty must implement privfair.core.Penalty or BoundedPenalty, got "

@@ -234,3 +234,57 @@ def test_released_sums_are_all_that_a_penalty_learns():
     # What holds no record would be a whole number of records over B without noise.
     counts = torch.stack(listening.calls)[:, 2:] * clf.plan_.expected_batch_size
     assert ((counts - counts.round()).abs() > 1e-6).all()
+
+
+class SeesTheBatch(MeanGap):
+    def features(self, scores, sensitive, *, y=None, **columns):
+        return super().features(scores, sensitive) * float((scores > 0.9).any())
+
+
+class WeighsByTheBatch(MeanGap):
+    def weights(self, scores, sensitive, *, y=None, **columns):
+        return torch.full((len(scores),), 1e3 * float(sensitive.double().max()))
+
+
+class CountsTheBatch(MeanGap):
+    def features(self, scores, sensitive, *, y=None, **columns):
+        return super().features(scores, sensitive) / len(scores)
+
+
+class LooksAtLabels(MeanGap):
+    def weights(self, scores, sensitive, *, y=None, **columns):
+        return torch.full((len(scores),), float(y.double().sum()))
+
+
+class AfterTheFirstRelease(MeanGap):
+    def weights(self, scores, sensitive, *, y=None, **columns):
+        return super().weights(scores, sensitive) * scores.mean()
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        SeesTheBatch(),
+        WeighsByTheBatch(),
+        CountsTheBatch(),
+        LooksAtLabels(),
+        AfterTheFirstRelease(),
+    ],
+)
+def test_a_penalty_that_lies_about_being_decomposable_is_refused_before_the_charge(penalty):
+    X, y, S = table(300)
+    clf = make(fairness_penalty=penalty)
+    part = "features" if "features" in vars(type(penalty)) else "weights"
+    with pytest.raises(AccountingAssumptionError, match=rf"\.{part} of one record depends"):
+        clf.fit(X, y, sensitive_features=S)
+    assert len(clf.ledger) == 0
+
+
+def test_that_a_penalty_treats_records_one_by_one_is_listed_as_an_assumption():
+    X, y, S = table(300)
+    penalty = MeanGap()
+    fair = make(fairness_penalty=penalty, epochs=1).fit(X, y, sensitive_features=S)
+    assert any("treats records one by one" in a for a in fair.privacy_.assumptions)
+    assert penalty.seen == []
+    plain = make(epochs=1).fit(X, y)
+    assert not any("penalty" in a for a in plain.privacy_.assumptions)
