@@ -102,8 +102,8 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     4. read and check the data, learn the encoder if it is not public, encode, train;
     5. certify.
 
-    An error in 1 to 3 spends nothing. An error in the checks of 4, raised before anything was
-    computed from the records, voids the charge. Everything later counts as spent.
+    An error in 1 to 3 spends nothing. An error in the checks of 4 voids the charge: it tells the
+    caller one bit about the data, which no epsilon covers. Everything later counts as spent.
     """
 
     fairness_penalty: Any = None
@@ -179,7 +179,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         return 0.0 if self.fairness_penalty is None else self.fairness_share
 
     def _read(self, X: Any, y: Any, sensitive: Any, weights: Any, encoding: Encoding) -> _Records:
-        """Check the data: the first look at the records, which computes nothing from them."""
+        """Check the data: the first look at the records, of which only a refusal comes out."""
         X = table_like(X)
         validate_data(self, X, skip_check_array=True)
         n_rows = encoding.check(X)
