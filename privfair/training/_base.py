@@ -359,7 +359,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     def _check_penalty(self, sensitive_features: Any) -> None:
         if self.fairness_penalty is None:
             return
-        shape = getattr(sensitive_features, "shape", ())
+        shape: tuple[int, ...] = getattr(sensitive_features, "shape", ())
         check_penalty(
             self.fairness_penalty,
             private=bool(np.isfinite(self.epsilon)),
