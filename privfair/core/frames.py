@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,15 +80,50 @@ def _series_values(series: Any) -> NDArray[Any]:
         import pandas as pd
 
         if isinstance(native.dtype, pd.CategoricalDtype):
-            native = native.astype(native.cat.categories.dtype)
+            kind = native.cat.categories.dtype.kind
+            if kind in "iub" and native.isna().any():
+                native = native.astype(object if kind == "b" else float)
+            else:
+                native = native.astype(native.cat.categories.dtype)
         if not isinstance(native.dtype, np.dtype):
             return _clean(_extension_values(native))
         return _clean(native.to_numpy())
     import narwhals as nw
 
+    if series.dtype == nw.Decimal:
+        series = series.cast(nw.Float64)
     if series.dtype in (nw.Categorical, nw.Enum, nw.String):
         return np.array(series.cast(nw.String).to_list(), dtype=object)
     return _clean(np.asarray(series.to_numpy()))
+
+
+def _series_kind(series: Any) -> str:
+    """Return what a column was declared to be, from its dtype alone; see :meth:`Table.kind`."""
+    native = series.to_native()
+    if hasattr(native, "array") and hasattr(native, "to_numpy"):  # pandas
+        import pandas as pd
+
+        if isinstance(native.dtype, np.dtype):
+            return _array_kind(native.dtype)
+        if isinstance(native.dtype, pd.CategoricalDtype):
+            return "categorical"
+        if pd.api.types.is_bool_dtype(native.dtype):
+            return "nullable_boolean"
+        if pd.api.types.is_numeric_dtype(native.dtype):
+            return "numeric"
+        return "categorical" if pd.api.types.is_string_dtype(native.dtype) else "unknown"
+    import narwhals as nw
+
+    if series.dtype in (nw.Categorical, nw.Enum, nw.String, nw.Object):
+        return "categorical"
+    if series.dtype == nw.Boolean:
+        return "nullable_boolean"
+    return "numeric" if series.dtype.is_numeric() else "unknown"
+
+
+def _array_kind(dtype: np.dtype[Any]) -> str:
+    kinds = {"b": "boolean", **dict.fromkeys("iuf", "numeric")}
+    return kinds.get(dtype.kind, "categorical" if dtype.kind in "OUST" else "unknown")
 
 
 def _extension_values(native: Any) -> NDArray[Any]:
@@ -123,6 +158,17 @@ class Table:
     has_names: bool
     index: Any
     _data: dict[str, NDArray[Any]]
+    _kinds: dict[str, str] = field(default_factory=dict)
+
+    def kind(self, name: str) -> str:
+        """Return what a column was declared to be.
+
+        One of "numeric", "boolean", "nullable_boolean", "categorical" and "unknown". Only the
+        dtype decides: the numpy type of :meth:`column` can depend on whether one value of a
+        nullable column is missing, and nothing private may.
+        """
+        values = self.column(name)
+        return self._kinds.get(name) or _array_kind(values.dtype)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one column, shape (n_rows,)."""
@@ -179,16 +225,20 @@ def as_table(
     frame = _narwhals(data, series=False)
     if frame is not None:
         names = [str(c) for c in frame.columns]
-        pairs = zip(names, frame.columns, strict=True)
+        pairs = list(zip(names, frame.columns, strict=True))
         # get_column, for frame[0] would be a row where columns are named by numbers.
         values = {n: _series_values(frame.get_column(c)) for n, c in pairs}
-        return Table(tuple(names), len(frame), True, getattr(data, "index", None), values)
+        kinds = {n: _series_kind(frame.get_column(c)) for n, c in pairs}
+        index = getattr(data, "index", None)
+        return Table(tuple(names), len(frame), True, index, values, kinds)
     series = _narwhals(data, series=True)
     if series is not None:
         label = str(series.name) if series.name not in (None, "") else f"{prefix}0"
         column = _series_values(series)
         named = series.name not in (None, "")
-        return Table((label,), len(column), named, getattr(data, "index", None), {label: column})
+        index = getattr(data, "index", None)
+        kinds = {label: _series_kind(series)}
+        return Table((label,), len(column), named, index, {label: column}, kinds)
     if isinstance(data, Mapping):
         values = {str(k): as_vector(v, name=f"{name}[{k!r}]") for k, v in data.items()}
         lengths = {len(v) for v in values.values()}

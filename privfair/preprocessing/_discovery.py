@@ -24,6 +24,11 @@ _POWERS = np.exp2(np.arange(-10, 41, dtype=float))
 _EDGES = np.concatenate([-_POWERS[::-1], _POWERS])
 _FALSE_RANGE = 0.02  # probability that noise alone widens a range
 _TAIL = 0.05
+# Whether a nullable boolean has a missing value is private, so that its place is always there.
+_KNOWN = {
+    "boolean": Categorical((False, True)),
+    "nullable_boolean": Categorical((False, True), other=OTHER),
+}
 
 
 class _Bounds:
@@ -103,7 +108,8 @@ class SchemaDiscovery:
     """Private bounds for numeric columns, private lists of values for categorical ones.
 
     Column names and dtypes are taken as public and decide the kind: numbers are numeric,
-    booleans have two known values, everything else is categorical. The budget is split evenly
+    booleans have two known values (and a place for missing ones, where the dtype can hold them),
+    text and objects are categorical. The budget is split evenly
     over the columns that are read.
 
     Parameters
@@ -126,8 +132,8 @@ class SchemaDiscovery:
         neighboring: str,
         noise_random_state: int | None,
     ) -> None:
-        self.kinds = {name: _kind(name, table.column(name)) for name in table.columns}
-        read = [name for name, kind in self.kinds.items() if kind != "boolean"]
+        self.kinds = {name: _kind(name, table) for name in table.columns}
+        read = [name for name, kind in self.kinds.items() if kind not in _KNOWN]
         lists = [name for name in read if self.kinds[name] == "categorical"]
         self._parts: dict[str, _Bounds | _Values] = {}
         for position, name in enumerate(read):
@@ -149,21 +155,18 @@ class SchemaDiscovery:
             {
                 name: self._parts[name].learn(table.column(name))
                 if name in self._parts
-                else Categorical((False, True))
+                else _KNOWN[self.kinds[name]]
                 for name in table.columns
             }
         )
 
 
-def _kind(name: str, values: NDArray[Any]) -> str:
-    kind = values.dtype.kind
-    if kind == "b":
-        return "boolean"
-    if kind in "iuf":
-        return "numeric"
-    if kind in "OUST":
-        return "categorical"
-    raise SchemaError(
-        f"column {name!r} has dtype {values.dtype}, which is neither a number nor a category. "
-        "Convert it first."
-    )
+def _kind(name: str, table: Table) -> str:
+    """Return the column's kind, from its declared dtype and no value."""
+    kind = table.kind(name)
+    if kind == "unknown":
+        raise SchemaError(
+            f"column {name!r} has a dtype (such as dates) that is neither a number nor a "
+            "category. Convert it first."
+        )
+    return kind

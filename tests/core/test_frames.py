@@ -106,3 +106,58 @@ def test_columns_named_by_numbers_are_columns():
     table = as_table(frame)
     assert table.columns == ("1", "0")
     assert table.column("1").tolist() == [1, 3, 5] and table.column("0").tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda v: pd.Series(v, dtype="boolean"), "nullable_boolean"),
+        (lambda v: pd.Series(v, dtype="Int64"), "numeric"),
+        (lambda v: pd.Series(v, dtype="Float64"), "numeric"),
+        (lambda v: pd.Series(v, dtype=float), "numeric"),
+        (lambda v: pd.Series(v, dtype=object), "categorical"),
+        (lambda v: pd.Series([None if x is None else str(x) for x in v], dtype="string"),
+         "categorical"),
+        (lambda v: pd.Series(v, dtype=pd.CategoricalDtype([0, 1])), "categorical"),
+        (lambda v: pd.Series(
+                [None if x is None else bool(x) for x in v],
+                dtype=pd.CategoricalDtype([False, True]),
+            ), "categorical"),
+        (lambda v: pl.Series(v, dtype=pl.Boolean, strict=False), "nullable_boolean"),
+        (lambda v: pl.Series(v, dtype=pl.Int64, strict=False), "numeric"),
+        (lambda v: pl.Series(v, dtype=pl.Float64, strict=False), "numeric"),
+        (lambda v: pl.Series([None if x is None else str(x) for x in v], dtype=pl.String),
+         "categorical"),
+        (lambda v: pl.Series([None if x is None else str(x) for x in v], dtype=pl.Categorical),
+         "categorical"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_a_column_is_its_dtype_and_not_its_values(make, kind):
+    for values in ([0, 1, 1], [0, 1, None], [None, None, None], []):
+        series = make(values)
+        for given in (series, as_frame(series)):
+            table = as_table(given)
+            assert table.kind(table.columns[0]) == kind
+            gone = missing_mask(table.column(table.columns[0])).tolist()
+            assert gone == [v is None for v in values]
+
+
+def as_frame(series):
+    return pd.DataFrame({"a": series}) if isinstance(series, pd.Series) else pl.DataFrame([series])
+
+
+def test_kinds_of_arrays_and_of_what_is_neither_number_nor_category():
+    assert as_table(np.zeros((2, 1), dtype=bool)).kind("x0") == "boolean"
+    assert as_table(np.array([["a"]])).kind("x0") == "categorical"
+    zoned = pd.Series(pd.date_range("2020-01-01", periods=2, tz="UTC"), name="d")
+    assert as_table(zoned).kind("d") == "unknown"
+    assert as_table(zoned.dt.tz_localize(None)).kind("d") == "unknown"
+    assert as_table(pl.from_pandas(zoned)).kind("d") == "unknown"
+
+
+@pytest.mark.parametrize(
+    "y", [pd.Series([1, 0, 1], dtype="Int64"), pl.Series([1, 0, 1], dtype=pl.Int64)]
+)
+def test_whole_labels_stay_whole(y):
+    assert as_vector(y).tolist() == [1, 0, 1]
+    assert as_vector(y).dtype.kind == "i"

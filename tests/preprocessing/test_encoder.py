@@ -422,3 +422,46 @@ def test_dates_are_refused_when_kinds_are_learnt():
     with pytest.raises(SchemaError, match="neither a number nor a category"):
         private(ledger=ledger).fit(frame)
     assert not list(ledger.entries())
+
+
+NULLABLE = {
+    "pandas boolean": lambda v: pd.DataFrame({"a": pd.Series(v, dtype="boolean")}),
+    "pandas Int64": lambda v: pd.DataFrame({"a": pd.Series(v, dtype="Int64")}),
+    "pandas Float64": lambda v: pd.DataFrame({"a": pd.Series(v, dtype="Float64")}),
+    "pandas object": lambda v: pd.DataFrame({"a": pd.Series(v, dtype=object)}),
+    "pandas category": lambda v: pd.DataFrame({"a": pd.Series(v, dtype="category")}),
+    "pandas string": lambda v: pd.DataFrame(
+        {"a": pd.Series([None if x is None else f"v{x}" for x in v], dtype="string")}
+    ),
+    "polars Boolean": lambda v: pl.DataFrame({"a": pl.Series(v, dtype=pl.Boolean, strict=False)}),
+    "polars Int64": lambda v: pl.DataFrame({"a": pl.Series(v, dtype=pl.Int64, strict=False)}),
+    "polars String": lambda v: pl.DataFrame(
+        {"a": pl.Series([None if x is None else f"v{x}" for x in v], dtype=pl.String)}
+    ),
+    "polars Categorical": lambda v: pl.DataFrame(
+        {"a": pl.Series([None if x is None else f"v{x}" for x in v], dtype=pl.Categorical)}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", NULLABLE.values(), ids=NULLABLE)
+def test_one_missing_value_changes_neither_the_price_nor_the_mechanism(make):
+    values = [0, 1] * 1000
+    full, gap = make(values), make([*values[:-1], None])
+    assert private().cost(full) == private().cost(gap)
+    fitted = [
+        private(noise_random_state=0, missing="middle", ledger=Ledger()).fit(frame)
+        for frame in (full, gap)
+    ]
+    assert fitted[0].events_ == fitted[1].events_
+    entries = [e.schema_["a"] for e in fitted]
+    assert type(entries[0]) is type(entries[1])
+    if isinstance(entries[0], Categorical):
+        assert [(type(v), v) for v in entries[0].values] == [
+            (type(v), v) for v in entries[1].values
+        ]
+    coded = [e.transform(frame) for e, frame in zip(fitted, (full, gap), strict=True)]
+    if isinstance(entries[0], Categorical):
+        assert np.array_equal(coded[0][:-1], coded[1][:-1])
+    else:
+        assert coded[0].shape == coded[1].shape
