@@ -13,6 +13,7 @@ from privfair.core.exceptions import InvalidTypeError, SchemaError
 
 if TYPE_CHECKING:
     from privfair.core.frames import Table
+    from privfair.core.privacy import PrivacyGuarantee
 
 __all__ = ["Categorical", "Numeric", "Schema"]
 
@@ -133,7 +134,9 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
     Notes
     -----
     A schema is public by declaration: bounds and categories come from documentation, law or
-    common knowledge, never from the rows that are to be protected.
+    common knowledge, never from the rows that are to be protected. One that was learnt from the
+    rows privately carries the guarantee of that release, ``origin``, through copies, pickles and
+    selections; it takes no part in comparisons and is not written to TOML.
 
     Examples
     --------
@@ -155,6 +158,7 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
                     f"column {name!r} must be Numeric or Categorical, got {type(column).__name__}."
                 )
         self._columns = dict(columns)
+        self._origin: PrivacyGuarantee | None = getattr(columns, "origin", None)
 
     def __getitem__(self, name: str) -> Numeric | Categorical:
         return self._columns[name]
@@ -181,6 +185,17 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
         return list(self._columns)
 
     @property
+    def origin(self) -> PrivacyGuarantee | None:
+        """Guarantee of the release that this schema is, None where it was declared."""
+        return getattr(self, "_origin", None)  # schemas pickled earlier have no such field
+
+    def released_under(self, guarantee: PrivacyGuarantee) -> Schema:
+        """Return this schema, marked as learnt from the data under a guarantee."""
+        marked = Schema(self._columns)
+        marked._origin = guarantee
+        return marked
+
+    @property
     def numeric(self) -> list[str]:
         """Names of the numeric columns."""
         return [n for n, c in self.items() if isinstance(c, Numeric)]
@@ -196,7 +211,9 @@ class Schema(Mapping[str, "Numeric | Categorical"]):
         absent = [name for name in wanted if name not in self._columns]
         if absent:
             raise SchemaError(f"the schema has no column {absent}; it has {self.names}.")
-        return Schema({name: self._columns[name] for name in wanted})
+        chosen = Schema({name: self._columns[name] for name in wanted})
+        chosen._origin = self.origin
+        return chosen
 
     def drop(self, names: Iterable[str]) -> Schema:
         """Return the schema without these columns."""

@@ -87,9 +87,9 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         Only if the input named its columns.
     n_features_out_ : int
     privacy_ : PrivacyGuarantee
-        Epsilon is 0 where nothing was learnt.
+        Epsilon is 0 where nothing was learnt; that of its release for a schema learnt earlier.
     events_ : tuple of Event
-        What was charged.
+        What was charged, now or when the schema was learnt.
 
     Raises
     ------
@@ -266,12 +266,16 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             schema = _as_schema(self.schema)
             layout = self._make_layout(schema)
             layout.check(table, _columns(table, schema))
-            events = ()
-            privacy = self._public_guarantee("the schema (bounds and categories) is public")
+            # A schema that was learnt, here or before this encoder was saved, stays learnt.
+            privacy = schema.origin or self._public_guarantee(
+                "the schema (bounds and categories) is public"
+            )
+            events = privacy.events
         else:
             schema, events = self._learn(table, charge=charge)
             layout = self._make_layout(schema)
             privacy = self._learnt_guarantee(events)
+            schema = schema.released_under(privacy)
         validate_data(self, frame, skip_check_array=True)
         self.schema_, self._layout, self.events_, self.privacy_ = schema, layout, events, privacy
         self.n_features_out_ = sum(layout.widths())
@@ -397,7 +401,8 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the fitted encoder that :meth:`to_dict` described.
 
-        Its schema is fixed: fitting the result again learns nothing.
+        Its schema is fixed: fitting the result again learns nothing and charges nothing. One
+        that was learnt keeps the guarantee, and the seed's mark, of the release that it is.
         """
         if data.get("version") != _VERSION:
             raise SchemaVersionError(
@@ -405,6 +410,9 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
                 f"this package reads version {_VERSION}. Use a newer privfair."
             )
         schema = None if data["schema"] is None else Schema.from_dict(dict(data["schema"]))
+        privacy = _saved.guarantee_from(data["privacy"])
+        if schema is not None and (privacy.events or privacy.epsilon > 0 or privacy.seeded):
+            schema = schema.released_under(privacy)
         made = cls(
             schema="as_is" if schema is None else schema,
             numeric_range=data["numeric_range"],
@@ -417,7 +425,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         made.n_features_in_ = int(data["n_features_in"])
         if data["feature_names_in"] is not None:
             made.feature_names_in_ = np.array(data["feature_names_in"], dtype=object)
-        made.privacy_ = _saved.guarantee_from(data["privacy"])
+        made.privacy_ = privacy
         made.events_ = made.privacy_.events
         made.schema_ = schema
         made._layout = None if schema is None else made._make_layout(schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -348,7 +349,6 @@ def test_files(tmp_path):
 
 @pytest.mark.parametrize("learn", [False, True])
 def test_skops_and_pickle(learn):
-    import pickle
 
     import skops.io
 
@@ -465,3 +465,38 @@ def test_one_missing_value_changes_neither_the_price_nor_the_mechanism(make):
         assert np.array_equal(coded[0][:-1], coded[1][:-1])
     else:
         assert coded[0].shape == coded[1].shape
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_learnt_schema_stays_learnt_when_it_is_loaded_cloned_or_passed_on(seed):
+    learnt = private(noise_random_state=seed).fit(mixed())
+    loaded = PrivateTableEncoder.from_dict(json.loads(json.dumps(learnt.to_dict())))
+    refitted = clone(loaded).fit(mixed())
+    twice = PrivateTableEncoder.from_dict(json.loads(json.dumps(refitted.to_dict())))
+    others = [
+        loaded,
+        clone(loaded),
+        clone(clone(loaded).fit(mixed())),
+        twice,
+        PrivateTableEncoder(schema=learnt.schema_),
+        make_pipeline(clone(loaded)).fit(mixed())[0],
+        pickle.loads(pickle.dumps(loaded)),
+    ]
+    for other in others:
+        other.fit(mixed())
+        assert other.privacy_.epsilon == learnt.privacy_.epsilon > 0
+        assert other.privacy_.seeded == (seed is not None)
+        assert other.privacy_.certified == learnt.privacy_.certified
+        assert other.events_ == learnt.events_
+        assert not any("schema" in text for text in other.privacy_.assumptions)
+        assert other.cost(mixed()) == ()  # charged once, when it was learnt
+    part = learnt.schema_.drop(["town"])
+    assert PrivateTableEncoder(schema=part).fit(mixed()[part.names]).privacy_ == learnt.privacy_
+
+
+def test_a_declared_schema_has_no_origin():
+    encoder = PrivateTableEncoder(schema=SCHEMA).fit(FRAME)
+    again = clone(PrivateTableEncoder.from_dict(encoder.to_dict())).fit(FRAME)
+    assert again.schema_.origin is None
+    assert again.privacy_.epsilon == 0
+    assert again.events_ == ()
