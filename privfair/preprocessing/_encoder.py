@@ -14,7 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from privfair.core import _validation as check
-from privfair.core._arrays import number_matrix
+from privfair.core.arrays import number_matrix
 from privfair.core.estimators import PrivateEstimatorMixin
 from privfair.core.exceptions import (
     InvalidParameterError,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core._arrays import quiet_array
+from privfair.core.arrays import quiet_array
 from privfair.core.exceptions import InvalidTypeError, SchemaError
 from privfair.core.frames import Table, as_table, is_dataframe, missing_mask
 from privfair.core.privacy import PrivacyGuarantee
