@@ -70,7 +70,6 @@ def _modules() -> Iterator[tuple[str, ast.Module]]:
 # Private modules that another room may use, with the reason.
 SHARED_PRIVATE = {
     "privfair.core._lazy": "the one helper behind every package's lazy public names",
-    "privfair.core._arrays": "arrays from input, with messages that quote no value",
     "privfair.core._format": "directed rounding and JSON-safe numbers, for all that show one",
     "privfair.core._validation": "the validators, whose messages name parameter and value",
 }
