@@ -19,12 +19,13 @@ from privfair.core.estimators import PrivateEstimatorMixin
 from privfair.core.exceptions import (
     AccountingAssumptionError,
     DataError,
+    IncompatibleNeighboringError,
     InvalidParameterError,
     InvalidTypeError,
     LengthMismatchError,
 )
 from privfair.core.frames import as_vector, check_aligned
-from privfair.core.privacy import NEIGHBORING, UNITS
+from privfair.core.privacy import NEIGHBORING, UNITS, PrivacyGuarantee
 from privfair.core.randomness import check_random_state
 from privfair.core.schema import Schema
 from privfair.training._budget import (
@@ -290,6 +291,9 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         self.privacy_ = certify(
             budget, events, notes, seeded=self.noise_random_state is not None and budget.private
         )
+        origin = self._learnt_elsewhere()
+        if origin is not None:  # bounds and categories of these records, released before
+            self.privacy_ = self.privacy_.compose(origin)
         self.module_ = module.to("cpu").requires_grad_(False)
         self.encoding_ = encoding
         self.plan_ = plan
@@ -337,12 +341,25 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         if self.noise_random_state is not None:
             check.non_negative_int(noise_random_state=self.noise_random_state)
 
+    def _learnt_elsewhere(self) -> PrivacyGuarantee | None:
+        """Return the guarantee under which the schema was learnt, if it is not public."""
+        return self.schema.origin if isinstance(self.schema, Schema) else None
+
     def _check_model_parameters(self) -> None:
         if not (self.schema is None or self.schema == "as_is" or isinstance(self.schema, Schema)):
             raise InvalidTypeError(
                 "schema must be a privfair.Schema (public bounds and categories), 'as_is' "
                 "(numeric columns used as they are) or None (learnt for preprocessing_share), "
                 f"got {type(self.schema).__name__}."
+            )
+        origin = self._learnt_elsewhere()
+        if origin is not None and (origin.unit, origin.neighboring) != (
+            self.unit, self.neighboring,
+        ):  # fmt: skip
+            raise IncompatibleNeighboringError(
+                f"the schema was learnt per {origin.unit} under {origin.neighboring}, and this "
+                f"fit is per {self.unit} under {self.neighboring}: no guarantee covers both. "
+                "Learn the schema under the same unit and relation, or declare a public one."
             )
         check.one_of((None, "public", "dp_quantiles"), binning=self.binning)
         hidden = self._hidden()
