@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "accountant": ["AccountedProfile", "guarantee"],
+        "_batches": ["BatchPlan", "plan_batch"],
         "calibration": ["calibrate_noise_multiplier", "calibrate_steps"],
         "events": [
             "AccountedEvent",

@@ -173,3 +173,50 @@ def test_bad_input(change, error):
     options = {"epsilon": 1.0, "delta": 1e-5, "sample_rate": 0.1, "steps": 10, **change}
     with pytest.raises(error):
         ac.calibrate_noise_multiplier(**options)
+
+
+# -- batch sizes ------------------------------------------------------------------------------
+def test_a_larger_batch_means_less_effective_noise():
+    rows = ac.plan_batch(epsilon=1.0, delta=1e-5, dataset_size=20_000, epochs=10)
+    assert [row.batch_size for row in rows] == [64, 256, 1024, 4096, 16384, 20_000]
+    for row in rows:
+        assert row.sample_rate == row.batch_size / 20_000
+        assert row.steps == max(1, round(10 * 20_000 / row.batch_size))
+        assert row.effective_noise == row.noise_multiplier / row.batch_size
+        assert 0.998 <= ac.guarantee(row.event(), delta=1e-5).epsilon <= 1.0
+        assert set(row.to_dict()) == {
+            "batch_size", "sample_rate", "steps", "noise_multiplier", "effective_noise",
+        }  # fmt: skip
+    noise = [row.effective_noise for row in rows]
+    assert noise == sorted(noise, reverse=True)
+
+
+def test_each_batch_size_pays_for_the_extra_events():
+    options = {"epsilon": 1.0, "delta": 1e-5, "dataset_size": 1000, "epochs": 0.5}
+    (alone,) = ac.plan_batch(batch_sizes=[100], **options)
+    (both,) = ac.plan_batch(batch_sizes=[100], extra_events=ac.PureDP(0.2), **options)
+    assert alone.steps == both.steps == 5
+    assert both.noise_multiplier > alone.noise_multiplier
+    (tiny,) = ac.plan_batch(**{**options, "dataset_size": 10, "epochs": 0.01})
+    assert (tiny.batch_size, tiny.steps) == (10, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"epsilon": math.inf}, InvalidBudgetError),
+        ({"dataset_size": 0}, InvalidParameterError),
+        ({"epochs": 0.0}, InvalidParameterError),
+        ({"epochs": True}, InvalidTypeError),
+        ({"batch_sizes": [101]}, InvalidParameterError),
+        ({"batch_sizes": []}, InvalidParameterError),
+        ({"batch_sizes": range(1, 100)}, InvalidParameterError),
+        ({"batch_sizes": [1.5]}, InvalidParameterError),
+        ({"batch_sizes": 10}, InvalidTypeError),
+        ({"extra_events": ac.PureDP(2.0)}, InvalidBudgetError),
+    ],
+)
+def test_bad_batch_sizes(change, error):
+    options = {"epsilon": 1.0, "delta": 1e-5, "dataset_size": 100, "epochs": 1.0, **change}
+    with pytest.raises(error):
+        ac.plan_batch(**options)
