@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "accounting": ["Ledger", "calibrate_noise_multiplier", "guarantee", "pipeline_guarantee"],
         "core": ["Budget", "Categorical", "Estimate", "Numeric", "PrivacyGuarantee", "Schema"],
-        "dp": ["DPClassifier", "PrivateTableEncoder"],
+        "dp": ["DPClassifier", "DPRegressor", "PrivateTableEncoder"],
         "report": ["audit"],
     },
     extra=["__version__"],

@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_classifier": ["DPClassifier"],
         "_preprocessing": ["PrivateTableEncoder"],
+        "_regressor": ["DPRegressor"],
     },
 )

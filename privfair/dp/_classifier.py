@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from privfair.core.exceptions import InvalidParameterError, LabelError
@@ -276,22 +275,12 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
     @property
     def coef_(self) -> NDArray[np.float64]:
         """Coefficients of the linear model in encoded columns."""
-        return self._linear().weight.numpy().astype(np.float64)
+        return self._linear_module().weight.numpy().astype(np.float64)
 
     @property
     def intercept_(self) -> NDArray[np.float64]:
         """Intercepts of the linear model."""
-        return self._linear().bias.numpy().astype(np.float64)
-
-    def _linear(self) -> nn.Linear:
-        check_is_fitted(self, "module_")
-        parts = list(self.module_.children())
-        if self.module is not None or len(parts) != 1:
-            raise AttributeError(
-                "coef_ and intercept_ exist for the linear model only (no hidden layers, no "
-                "module); see module_."
-            )
-        return parts[0]
+        return self._linear_module().bias.numpy().astype(np.float64)
 
     def _problem(self, y: NDArray[Any]) -> Problem:
         if missing_mask(y).any():

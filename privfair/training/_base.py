@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,8 +55,6 @@ from privfair.training._progress import Progress
 
 __all__ = ["BasePrivateEstimator", "Problem"]
 
-_LR = {"sgd": 4.0, "adam": 0.05}
-_LR_OF_NETWORKS = {"sgd": 2.0, "adam": 0.01}  # hidden layers
 _NORM_OF_LR = 16.0  # the squared input norm up to which the default step size is safe
 _AVERAGE = 0.5  # the fraction of last steps whose parameters are averaged
 _CHUNK = 65_536
@@ -114,6 +112,12 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     binning: str | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
+
+    # lr="auto", by optimiser: of a linear model, and with hidden layers or a module
+    _step_sizes: ClassVar[dict[str, tuple[float, float]]] = {
+        "sgd": (4.0, 2.0),
+        "adam": (0.05, 0.01),
+    }
 
     # -- to be implemented -----------------------------------------------------------------
     def _problem(self, y: NDArray[Any]) -> Problem:
@@ -249,7 +253,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         if self.lr != "auto":
             return float(self.lr)
         linear = self.module is None and not self._hidden()
-        rate = (_LR if linear else _LR_OF_NETWORKS)[self.optimizer]
+        rate = self._step_sizes[self.optimizer][0 if linear else 1]
         if self.optimizer == "sgd" and encoding.square_norm is not None:
             rate /= max(1.0, (1.0 + encoding.square_norm) / _NORM_OF_LR)
         return rate
@@ -386,6 +390,18 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             raise InvalidParameterError(
                 "fairness_penalty needs sensitive_features: fit(X, y, sensitive_features=S)."
             )
+
+    def _linear_module(self) -> nn.Linear:
+        """Return the one layer of a linear model."""
+        check_is_fitted(self, "module_")
+        parts = list(self.module_.children())
+        if self.module is not None or len(parts) != 1:
+            raise AttributeError(
+                "coef_ and intercept_ exist for the linear model only (no hidden layers, no "
+                "module); see module_."
+            )
+        layer: nn.Linear = parts[0]  # type: ignore[assignment]
+        return layer
 
     # -- prediction ------------------------------------------------------------------------
     def _outputs(self, X: Any) -> NDArray[np.float64]:

@@ -334,11 +334,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _tensors(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors.numpy import load as from_bytes
 
-    if data[:1] == b"\x80" or data[:2] == b"PK":
-        raise UnsafeFileError(
-            f"{path} is a pickle or a zip of one. Loading it would execute code from it; privfair "
-            "reads its own safetensors files only."
-        )
     try:
         size = int.from_bytes(data[:8], "little")
         if size > _MAX_TEXT:
@@ -346,4 +341,10 @@ def _tensors(data: bytes, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         header = json.loads(data[8 : 8 + size])
         return from_bytes(data), dict(header.get("__metadata__", {}))
     except Exception as error:  # the library's own error class derives from Exception alone
+        # Asked only now: the length of a sound header may begin with a pickle's first byte.
+        if data[:1] == b"\x80" or data[:2] == b"PK":
+            raise UnsafeFileError(
+                f"{path} is a pickle or a zip of one. Loading it would execute code from it; "
+                "privfair reads its own safetensors files only."
+            ) from error
         raise UnsafeFileError(f"{path} is no safetensors file.") from error
