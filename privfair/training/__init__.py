@@ -9,10 +9,19 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "_base": ["BasePrivateEstimator", "Problem"],
-        "_engine": ["BatchStatistic", "BatchView", "DPEngine"],
+        "_clip_rules": [
+            "AdaptiveClipping",
+            "AutomaticClipping",
+            "FlatClipping",
+            "GroupClipping",
+            "PerLayerClipping",
+            "make_clipping",
+        ],
+        "_engine": ["DPEngine"],
         "_losses": ["LogisticLoss", "RecordLoss", "SoftmaxLoss", "SquaredLoss"],
         "_optim": ["make_optimizer"],
         "_plan": ["StatisticPlan", "TrainingPlan"],
         "_sampling": ["PoissonSampler"],
+        "_statistic": ["BatchStatistic", "BatchView"],
     },
 )

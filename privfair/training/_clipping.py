@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
-__all__ = ["CHUNK_ROWS", "GUARD", "block_sum", "block_sum_error", "clip_factors", "clip_rows"]
+__all__ = [
+    "CHUNK_ROWS",
+    "GUARD",
+    "ClipRule",
+    "block_sum",
+    "block_sum_error",
+    "clip_factors",
+    "clip_rows",
+    "finite_or_zero",
+]
 
 CHUNK_ROWS = 8192
 """Sums over records are formed in blocks of this many rows, which bounds their rounding error."""
@@ -15,6 +26,34 @@ GUARD = 1e-5
 
 It pays for the float64 rounding of the norm, of the factor and of the scaled derivative.
 """
+
+
+@runtime_checkable
+class ClipRule(Protocol):
+    """How norms become factors; what a gradient path gets in place of one number.
+
+    A path that gets a rule whose ``groups`` is None hands the norms over all parameters to
+    :func:`clip_factors`, as it does with a number. Otherwise ``groups[k]`` is the group of the
+    ``k``-th trainable parameter (in the module's order); the path hands over one norm for each
+    record and group, and multiplies each parameter's gradients by its group's factor.
+
+    Whatever the norms are, a record's gradient times its factors has at most the norm
+    ``bound`` over all parameters together.
+    """
+
+    @property
+    def bound(self) -> float:
+        """L2 bound on a record's contribution over all parameters together."""
+        ...
+
+    @property
+    def groups(self) -> tuple[int, ...] | None:
+        """The group of each trainable parameter, or None."""
+        ...
+
+    def factors(self, norms: Tensor, guard: float) -> Tensor:
+        """Return factors of the shape of ``norms``: (batch,), or (batch, n_groups)."""
+        ...
 
 
 def block_sum_error(n_rows: int, bound: float) -> float:
@@ -30,27 +69,38 @@ def block_sum_error(n_rows: int, bound: float) -> float:
     return 1.001 * depth * 2.0**-53 * n_rows * bound
 
 
-def clip_factors(norms: Tensor, bound: float | None, guard: float = GUARD) -> Tensor:
+def finite_or_zero(factors: Tensor, norms: Tensor) -> Tensor:
+    """Return the factors, and zero for a record with a norm that is not finite in any group."""
+    finite = torch.isfinite(norms)
+    if norms.dim() == 2:
+        finite = finite.all(dim=1, keepdim=True)
+    return factors.masked_fill(~finite, 0.0)
+
+
+def clip_factors(norms: Tensor, bound: float | ClipRule | None, guard: float = GUARD) -> Tensor:
     """Return the factor of each record's gradient.
 
     Parameters
     ----------
-    norms : Tensor, shape (batch,), float64
-        L2 norm of each record's gradient over all parameters together.
-    bound : float or None
-        The largest norm after clipping; None (no privacy) leaves finite gradients as they are.
+    norms : Tensor, shape (batch,) or (batch, n_groups), float64
+        L2 norm of each record's gradient over all parameters together, or over each group.
+    bound : float, ClipRule or None
+        The largest norm after clipping, or another rule; None (no privacy) leaves finite
+        gradients as they are.
     guard : float
         Relative margin below the bound, see :data:`GUARD`.
 
     Returns
     -------
-    Tensor, shape (batch,), float64
+    Tensor, shape of ``norms``, float64
         ``(1 - guard) * min(1, bound / norm)``, and zero where the norm is not finite: raising
         an exception there would depend on private data.
     """
     finite = torch.isfinite(norms)
     if bound is None:
         return finite.to(norms.dtype)
+    if isinstance(bound, ClipRule):
+        return bound.factors(norms, guard)
     factors = (bound / norms.clamp(min=bound)) * (1.0 - guard)
     return torch.where(finite, factors, torch.zeros_like(factors))
 

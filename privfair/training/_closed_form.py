@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from privfair.training._clipping import CHUNK_ROWS, clip_factors
+from privfair.training._clipping import CHUNK_ROWS, ClipRule, clip_factors
+from privfair.training._groups import groups_of, stack_total
 from privfair.training._losses import RecordLoss
 
 __all__ = ["ClosedFormPath", "StepSums", "linear_stack"]
@@ -110,7 +111,7 @@ class ClosedFormPath:
         X: Tensor,
         y: Tensor,
         rows: Tensor,
-        bound: float | None,
+        bound: float | ClipRule | None,
         guard: float,
         score_weights: ScoreWeights | None = None,
         sample_weight: Tensor | None = None,
@@ -129,6 +130,9 @@ class ClosedFormPath:
             if slope is not None:
                 back = back + score_weights(output)[:, None] * slope
         backs = self._backward(acts, back)
+        if groups_of(bound) is not None and isinstance(bound, ClipRule):
+            layers = [layer for layer, _ in self._stack]
+            return StepSums(*stack_total(layers, acts, backs, bound, guard), output)
         norms = self._norms(acts, backs, rows)
         factors = clip_factors(norms, bound, guard)
         return StepSums(self._total(acts, backs, factors), norms, output)

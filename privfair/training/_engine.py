@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,13 @@ from torch import Tensor, nn
 from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
 from privfair.core.randomness import secret_stream
 from privfair.mechanisms import HardenedGaussian
-from privfair.training._clipping import GUARD, block_sum, block_sum_error, clip_rows
+from privfair.training._clip_rules import Clipping, make_clipping
+from privfair.training._clipping import (
+    GUARD,
+    block_sum,
+    block_sum_error,
+    clip_rows,
+)
 from privfair.training._closed_form import ClosedFormPath, StepSums, linear_stack
 from privfair.training._functional import FunctionalPath, check_per_record_module
 from privfair.training._losses import RecordLoss
@@ -21,65 +25,9 @@ from privfair.training._optim import FlatOptimizer
 from privfair.training._plan import StatisticPlan, TrainingPlan
 from privfair.training._progress import Progress
 from privfair.training._sampling import PoissonSampler
+from privfair.training._statistic import BatchStatistic, BatchView
 
 __all__ = ["BatchStatistic", "BatchView", "DPEngine"]
-
-
-@dataclass(frozen=True)
-class BatchView:
-    """One batch as a statistic sees it; everything in it is private.
-
-    Attributes
-    ----------
-    scores : Tensor, shape (batch,) or (batch, n_outputs)
-        Scores in [0, 1] where the loss has them, otherwise the model's outputs.
-    y : Tensor, shape (batch,)
-    sensitive : Tensor or None, shape (batch,) or (batch, n_sensitive)
-    norms : Tensor, shape (batch,)
-        Gradient norms before clipping.
-    """
-
-    scores: Tensor
-    y: Tensor
-    sensitive: Any
-    norms: Tensor
-
-
-@dataclass(frozen=True)
-class BatchStatistic:
-    """A per-record statistic whose noisy batch sum is released beside the gradient.
-
-    The one hook of the engine: fairness penalties, adaptive clipping and controllers that sense
-    the run all go through it, and pay on the same batch.
-
-    Parameters
-    ----------
-    features : callable
-        Maps a :class:`BatchView` to a tensor of shape (batch, n_features). Row i must depend on
-        record i and on released quantities only.
-    bound : float
-        L2 bound on one row; the engine enforces it by scaling longer rows.
-    noise_multiplier : float
-        Noise standard deviation in units of ``bound``. Infinity means that the run is not
-        private and the sum is released as it is.
-    every : int, default=1
-        Released at every ``every``-th step, from the first on.
-    n_features : int, default=1
-        Width of the statistic.
-    absorb : callable or None
-        Receives the released sum divided by the public batch constant.
-    score_weights : callable or None
-        Maps ``(scores, sensitive, y)`` to the weight of each record's score in its loss, from
-        released quantities only.
-    """
-
-    features: Callable[[BatchView], Tensor]
-    bound: float
-    noise_multiplier: float
-    every: int = 1
-    n_features: int = 1
-    absorb: Callable[[Tensor], None] | None = None
-    score_weights: Callable[[Any, Any, Tensor], Tensor] | None = None
 
 
 class _Noise:
@@ -120,6 +68,9 @@ class DPEngine:
         repeatable, for tests and benchmarks only.
     statistic : BatchStatistic or None, default=None
         The one hook; must agree with ``plan.statistic``.
+    clipping : {"flat", "automatic", "per_layer", "adaptive"} or Clipping, default="flat"
+        How each record's gradient is bounded; see :func:`make_clipping`. Adaptive clipping
+        uses the hook itself, with the plan that :meth:`AdaptiveClipping.plan` makes.
     grad_path : {"auto", "closed_form", "functional"}, default="auto"
         ``"closed_form"`` for stacks of linear layers with elementwise activations,
         ``"functional"`` for everything else.
@@ -155,10 +106,15 @@ class DPEngine:
         optimizer: FlatOptimizer,
         noise_random_state: int | None = None,
         statistic: BatchStatistic | None = None,
+        clipping: str | Clipping = "flat",
         grad_path: str = "auto",
         average: float = 0.0,
         progress: Progress | None = None,
     ) -> None:
+        chosen = make_clipping(clipping)
+        self._bound = chosen.rule(module, plan.max_grad_norm) if plan.private else None
+        if hasattr(self._bound, "statistic"):
+            statistic = _own_statistic(self._bound, plan, statistic)
         _check_statistic(plan, statistic)
         self.plan = plan
         self._module = module.eval()
@@ -210,6 +166,7 @@ class DPEngine:
                 rows = torch.from_numpy(sampler.sample()).to(X.device)
                 sums = self._sums(X, y, sensitive, sample_weight, rows)
                 mean = noise.add(sums.total) / plan.expected_batch_size
+                mean *= getattr(self._bound, "scale", 1.0)
                 released = self._released(step, sums, y, sensitive, rows, aside)
                 with torch.no_grad():
                     self._optimizer.step(theta, mean.to(theta.dtype))
@@ -227,7 +184,6 @@ class DPEngine:
         sample_weight: Tensor | None,
         rows: Tensor,
     ) -> StepSums:
-        bound = self.plan.max_grad_norm if self.plan.private else None
         weigh = None if self._statistic is None else self._statistic.score_weights
         score_weights = None
         if weigh is not None:
@@ -236,7 +192,7 @@ class DPEngine:
             def score_weights(output: Tensor) -> Tensor:
                 return weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
 
-        return self._path.sums(X, y, rows, bound, GUARD, score_weights, sample_weight)
+        return self._path.sums(X, y, rows, self._bound, GUARD, score_weights, sample_weight)
 
     def _statistic_noise(self) -> _Noise | None:
         if self._statistic is None:
@@ -289,6 +245,24 @@ class _TailAverage:
     def finish(self, theta: Tensor) -> None:
         if self._count:
             theta.copy_((self._sum / self._count).to(theta.dtype))
+
+
+def _own_statistic(
+    rule: Any, plan: TrainingPlan, statistic: BatchStatistic | None
+) -> BatchStatistic:
+    """Return the statistic through which a clipping rule follows the gradients' norms."""
+    if statistic is not None:
+        raise InvalidParameterError(
+            "adaptive clipping releases a statistic of its own, and a step releases only one: "
+            "leave the other statistic (or penalty) out, or use another clipping."
+        )
+    if plan.statistic is None:
+        raise AccountingAssumptionError(
+            "adaptive clipping releases a count at each step, which the plan does not account "
+            "for. Make the plan with AdaptiveClipping(...).plan(plan, noise_multiplier)."
+        )
+    made: BatchStatistic = rule.statistic(plan.statistic.noise_multiplier)
+    return made
 
 
 def _check_statistic(plan: TrainingPlan, statistic: BatchStatistic | None) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from privfair.core.exceptions import AccountingAssumptionError
-from privfair.training._clipping import CHUNK_ROWS, clip_factors
+from privfair.training._clipping import CHUNK_ROWS, ClipRule, clip_factors
 from privfair.training._closed_form import ScoreWeights, StepSums
+from privfair.training._groups import clipped_total, groups_of
 from privfair.training._losses import RecordLoss
 
 __all__ = ["FunctionalPath", "check_per_record_module", "refuse_batch_norm"]
@@ -43,6 +44,7 @@ class FunctionalPath:
         size = sum(p.numel() for p in self._params.values())
         self._chunk = min(CHUNK_ROWS, max(1, _BYTES // (16 * max(size, 1))))
         self._size = size
+        self._sizes = [p.numel() for p in self._params.values()]
 
     def prepare(self, X: Tensor) -> None:
         """Do nothing: this path precomputes nothing."""
@@ -52,7 +54,7 @@ class FunctionalPath:
         X: Tensor,
         y: Tensor,
         rows: Tensor,
-        bound: float | None,
+        bound: float | ClipRule | None,
         guard: float,
         score_weights: ScoreWeights | None = None,
         sample_weight: Tensor | None = None,
@@ -67,11 +69,16 @@ class FunctionalPath:
         norms = torch.zeros(len(rows), dtype=torch.float64, device=X.device)
         params = {n: p.detach() for n, p in self._params.items()}
         chunk = max(self._chunk, -(-len(rows) // CHUNK_ROWS))
+        groups = groups_of(bound)
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
             grads = self._per_record(
                 params, X[rows[part]], y[rows[part]], weights[part], scales[part]
             )
+            if groups is not None and isinstance(bound, ClipRule):
+                added, norms[part] = clipped_total(grads, self._sizes, bound, guard)
+                total += added
+                continue
             square = grads.double().square().sum(dim=1)
             norms[part] = square.sqrt()
             factors = clip_factors(norms[part], bound, guard)

@@ -17,8 +17,8 @@ from privfair.core.exceptions import (
 )
 from privfair.core.frames import as_table, missing_mask
 from privfair.core.penalty import BoundedPenalty, Penalty, check_dp_compatible
-from privfair.training._engine import BatchStatistic, BatchView
 from privfair.training._losses import RecordLoss
+from privfair.training._statistic import BatchStatistic, BatchView
 
 __all__ = ["check_penalty", "encode_sensitive", "penalty_statistic"]
 

@@ -149,6 +149,7 @@ def test_engine(checker):
 
 
 MEAN = "mean = noise.add(sums.total) / plan.expected_batch_size"
+BOUND = "self._bound = chosen.rule(module, plan.max_grad_norm) if plan.private else None"
 ENGINE_BUGS = {
     "noise omitted on the last step": (
         check_every_step_is_noised,
@@ -198,17 +199,16 @@ ENGINE_BUGS = {
     ),
     "clipped with C squared": (
         check_one_record_moves_the_sum_by_at_most_the_bound,
-        ("bound = self.plan.max_grad_norm if", "bound = self.plan.max_grad_norm ** 2 if"),
+        ("chosen.rule(module, plan.max_grad_norm)", "chosen.rule(module, plan.max_grad_norm**2)"),
     ),
     "clipped after summing": (
         check_one_record_moves_the_sum_by_at_most_the_bound,
-        ("bound = self.plan.max_grad_norm if self.plan.private else None",
-         "bound = None"),
+        (BOUND, "self._bound = None"),
         (MEAN, "sums.total.mul_(min(1.0, bound / max(float(sums.total.norm()), 1e-30)));" + MEAN),
     ),
     "not clipped": (
         check_sum_of_clipped_gradients,
-        ("bound = self.plan.max_grad_norm if self.plan.private else None", "bound = None"),
+        (BOUND, "self._bound = None"),
     ),
 }  # fmt: skip
 
