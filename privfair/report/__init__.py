@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = attach(
             "Table",
             "Value",
         ],
+        "_sweep": ["PrivacySweep", "SweepRun", "privacy_sweep"],
         "_text": ["print_diff", "print_text", "to_text"],
     },
 )

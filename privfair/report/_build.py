@@ -29,6 +29,7 @@ from privfair.report._inputs import binary_labels, positive_class, read_groups, 
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
 from privfair.report._private import check_private, read_public_groups, release
 from privfair.report._sections.attacks import read_attacks
+from privfair.report._sweep import read_sweep
 
 __all__ = ["audit", "available_sections", "dataset_info"]
 
@@ -50,6 +51,7 @@ def audit(
     sensitive_features: Any,
     reference: Any = None,
     attacks: Any = None,
+    sweep: Any = None,
     ledger: Any = None,
     config: AuditConfig | None = None,
     random_state: int = 0,
@@ -73,6 +75,10 @@ def audit(
     attacks : AttackResult, sequence of these, mapping of model name to these, or None
         Attacks on privacy that were run (:mod:`privfair.auditing`); they stand beside the
         certificate in a section of their own. Without a mapping they are about the first model.
+    sweep : PrivacySweep or None
+        The model at several epsilons and without privacy
+        (:func:`privfair.report.privacy_sweep`); a section of its own shows whom privacy costs
+        what.
     ledger : Ledger or None
         The ledger of the audited rows. A raw report writes a ``NonPrivate`` entry into it before
         the rows are read; a ledger with a cap refuses that. None uses an in-memory ledger.
@@ -130,8 +136,8 @@ def audit(
         )
     sections = _sections(config)
     ctx = _context(
-        estimator_or_predictions, X, y, sensitive_features, reference, attacks, ledger, config,
-        random_state,
+        estimator_or_predictions, X, y, sensitive_features, reference, (attacks, sweep), ledger,
+        config, random_state,
     )  # fmt: skip
     built = _run(sections, ctx)
     result = _assemble(ctx, built, created)
@@ -276,7 +282,7 @@ def _context(
     y: Any,
     sensitive_features: Any,
     reference: Any,
-    attacks: Any,
+    studies: tuple[Any, Any],
     ledger: Any,
     config: AuditConfig,
     seed: int,
@@ -301,7 +307,9 @@ def _context(
     if not dataset.positive:
         dataset = replace(dataset, positive=clean_label(positive))
     models, chosen = read_models(subject, reference, X, raw, positive, n, given)
+    attacks, sweep = studies
     attacked = read_attacks(attacks, models, config)
+    swept = read_sweep(sweep, X, positive, n, config, dataset.rows)
     voids = _training_rows(models, dataset, config)
     voids += [m.name for m, r in attacked
               if r.details.get("voids_certificate") and m.name not in voids]  # fmt: skip
@@ -319,6 +327,7 @@ def _context(
         text=text,
         environment=environment(),
         attacks=attacked,
+        sweep=swept,
     )
     if config.dp_report is not None:
         ctx.release = release(ctx, voids)

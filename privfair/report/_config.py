@@ -23,6 +23,7 @@ DEFAULT_TOLERANCES = {
     "equal_opportunity_difference": 0.1,
     "predictive_parity_difference": 0.1,
     "calibration_gap": 0.1,
+    "privacy_cost_gap": 0.02,
 }
 
 

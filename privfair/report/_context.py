@@ -18,6 +18,7 @@ from privfair.report._model import DatasetInfo, SectionResult
 
 if TYPE_CHECKING:
     from privfair.core.frames import Table as FrameTable
+    from privfair.report._sweep import SweepDecisions
 
 __all__ = ["AuditContext", "Crossing", "Section"]
 
@@ -137,6 +138,8 @@ class AuditContext:
         Versions and platform.
     attacks : list of (AuditedModel, AttackResult)
         Attacks on privacy that were run.
+    sweep : SweepDecisions or None
+        What models at several epsilons decide about the audited rows.
     released : dict
         Estimates from released tables, by model and attributes; empty for a raw report. When it
         is not, labels, groups and decisions are sealed and raise on use.
@@ -162,6 +165,7 @@ class AuditContext:
     results: list[SectionResult] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     attacks: list[tuple[AuditedModel, Any]] = field(default_factory=list)
+    sweep: SweepDecisions | None = None
     released: dict[tuple[str, tuple[str, ...]], Any] = field(default_factory=dict)
     _crossings: dict[tuple[str, ...], Crossing] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict)
@@ -233,7 +237,10 @@ class AuditContext:
         codes = {attributes: self._cross(attributes).codes for attributes in wanted}
         masks = [] if self.labels is None else [self.labels]
         limit = self.config.min_cell or 0
-        return plan(codes, masks, [m.decisions for m in self.models], limit)
+        decisions = [m.decisions for m in self.models]
+        if self.sweep is not None:
+            decisions += [d for runs in self.sweep.decisions.values() for d in runs]
+        return plan(codes, masks, decisions, limit)
 
     def note_of_suppressed(self, crossing: Crossing) -> tuple[str, ...]:
         """Return the note below a table that leaves groups out; empty if it does not."""

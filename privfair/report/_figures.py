@@ -262,7 +262,10 @@ def _forest(figure: Figure) -> _Canvas:
 
 # -- lines --------------------------------------------------------------------------------
 def _lines(figure: Figure) -> _Canvas:
-    """One or more panels of lines; long data with the columns panel, series, x, y."""
+    """One or more panels of lines; long data with the columns panel, series, x, y.
+
+    With the columns low and high there is a whisker at each point.
+    """
     spec = figure.spec
     panels: list[dict[str, Any]] = spec["panels"]
     names = list(dict.fromkeys(_column(figure, "series")))
@@ -276,7 +279,9 @@ def _lines(figure: Figure) -> _Canvas:
     canvas = _Canvas(left + per_row * size + (per_row - 1) * gap + 14, top + n_rows * block)
     if len(names) > 1:
         canvas.legend(names, left, 14, lines=True)
-    data = list(zip(*(_column(figure, k) for k in ("panel", "series", "x", "y")), strict=True))
+    keys = [c.key for c in figure.table.columns]
+    wanted = ["panel", "series", "x", "y"] + [k for k in ("low", "high") if k in keys]
+    data = list(zip(*(_column(figure, k) for k in wanted), strict=True))
     for k, panel in enumerate(panels):
         x = left + (k % per_row) * (size + gap)
         y = top + (k // per_row) * block + title
@@ -303,9 +308,13 @@ def _panel(ax: Any, panel: dict[str, Any], names: list[str], data: list[Any]) ->
             [0, 1], [1, 0] if down else [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3))
         )
     for j, name in enumerate(names):
-        points = [(x, y) for s, x, y in data if s == name and x is not None and y is not None]
+        mine = [row[1:] for row in data if row[0] == name]
+        points = [(row[0], row[1]) for row in mine if row[0] is not None and row[1] is not None]
         if not points:
             continue
+        for x, _, *ends in mine:
+            if len(ends) == 2 and None not in ends:
+                ax.plot([x, x], ends, color=series_colour(j), linewidth=2, alpha=0.55)
         xs, ys = zip(*points, strict=True)
         every = 1 if panel.get("markers") else max(1, len(xs) // 4)
         style = _mark(j)
@@ -340,7 +349,10 @@ def _panel(ax: Any, panel: dict[str, Any], names: list[str], data: list[Any]) ->
     for axis in "xy":
         if panel.get(f"{axis}_limits"):
             getattr(ax, f"set_{axis}lim")(*panel[f"{axis}_limits"])
-    if panel.get("x_scale") != "log":
+    if panel.get("x_ticks"):
+        places, words = zip(*panel["x_ticks"], strict=True)
+        ax.set_xticks(places, [_short(word, 10) for word in words])
+    elif panel.get("x_scale") != "log":
         ax.locator_params(axis="x", nbins=5)
 
 

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
             "multinomial_resamples",
             "multiplicity_weights",
         ],
+        "_crossed": ["crossed_change_interval", "crossed_rate_interval", "mean_interval"],
         "_interval": ["Interval", "normal_critical"],
         "_multiple": ["benjamini_hochberg", "holm"],
         "_permutation": ["margin_permutations", "null_reference", "permutation_p_value"],

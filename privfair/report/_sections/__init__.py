@@ -10,6 +10,7 @@ from privfair.report._sections import (
     methods,
     performance,
     privacy,
+    privacy_fairness,
     summary,
 )
 
@@ -28,6 +29,10 @@ STANDARD = (
     ),
     Section("privacy", "section.privacy", privacy.build, order=1200),
     Section("attacks", "section.attacks", attacks.build, order=1300, when=attacks.given),
+    Section(
+        "privacy_fairness", "section.privacy_fairness", privacy_fairness.build,
+        requires=("groups",), order=1400, when=privacy_fairness.given,
+    ),
     Section("methods", "section.methods", methods.build, order=1600, last=True),
 )  # fmt: skip
 for _section in STANDARD:
