@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = attach(
             "summation_error",
         ],
         "_quantile": ["DPQuantile"],
+        "_select": ["ExponentialMechanism", "PermuteAndFlip"],
         "_sampling": ["discrete_gaussian", "discrete_laplace"],
     },
 )

@@ -20,17 +20,16 @@ from privfair.core.exceptions import (
     SchemaError,
 )
 from privfair.core.frames import as_table, as_vector, row_count
-from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NEIGHBORING
 from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.mechanisms._codes import column_codes, domain_size
 from privfair.mechanisms._discrete import (
-    VALUE_LIMIT,
     DiscreteGaussianMechanism,
     DiscreteLaplaceMechanism,
-    check_granularity,
     fraction,
 )
+from privfair.mechanisms._grid import VALUE_LIMIT, check_granularity
+from privfair.mechanisms._tensors import TensorMechanism
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
@@ -92,7 +91,7 @@ _MOVED = {
 _Integer = DiscreteGaussianMechanism | DiscreteLaplaceMechanism
 
 
-class _Aggregate(Mechanism):
+class _Aggregate(TensorMechanism):
     """What the aggregates share: noise of a budget, the cost, the draw."""
 
     numerics = "exact"

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.frames import as_vector, missing_mask
-from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NEIGHBORING
 from privfair.core.randomness import secret_stream
 from privfair.mechanisms._discrete import above, below, fraction
 from privfair.mechanisms._lattice import exp_bounds
 from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import discrete_laplace
+from privfair.mechanisms._tensors import TensorMechanism
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
@@ -110,7 +110,7 @@ def _key(item: Any) -> _Key:
     )
 
 
-class DPSetDiscovery(Mechanism):
+class DPSetDiscovery(TensorMechanism):
     """Release which categories occur, with noisy counts, above a threshold.
 
     Parameters

@@ -11,33 +11,19 @@ from numpy.typing import NDArray
 
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, LengthMismatchError
-from privfair.core.mechanism import Mechanism
 from privfair.core.randomness import secret_stream
+from privfair.mechanisms._grid import VALUE_LIMIT, check_granularity, grid_steps
 from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import discrete_gaussian, discrete_laplace
+from privfair.mechanisms._tensors import TensorMechanism
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
 
-__all__ = ["DiscreteGaussianMechanism", "DiscreteLaplaceMechanism", "check_granularity"]
-
-VALUE_LIMIT = 1 << 61
-"""Values are clipped to this many grid steps; noise of at most 2**58 never wraps the sum."""
+__all__ = ["DiscreteGaussianMechanism", "DiscreteLaplaceMechanism"]
 
 _MAX_NOISE = Fraction(2**52)
 _MOST_ATOMS = 256
-
-
-def check_granularity(granularity: float) -> Fraction:
-    """Return a power of two as a fraction."""
-    value = check.positive(granularity=granularity)
-    if math.frexp(value)[0] != 0.5 or not 2.0**-500 <= value <= 2.0**500:
-        raise InvalidParameterError(
-            f"granularity must be a power of two between 2**-500 and 2**500, got {value!r}. Any "
-            "other grid is not represented exactly in binary. "
-            f"Near yours: {2.0 ** math.floor(math.log2(value))!r}."
-        )
-    return Fraction(value)
 
 
 def fraction(name: str, value: Any) -> Fraction:
@@ -61,7 +47,7 @@ def above(value: Fraction) -> float:
     return near if Fraction(near) >= value else math.nextafter(near, math.inf)
 
 
-class _GridMechanism(Mechanism):
+class _GridMechanism(TensorMechanism):
     """What both mechanisms share: a value on the grid, exact integer noise, no overflow."""
 
     numerics = "exact"
@@ -121,9 +107,7 @@ class _GridMechanism(Mechanism):
             if self.granularity != 1.0:
                 kept //= int(self.granularity)
             return kept
-        steps = np.rint(array.astype(np.float64) * (1.0 / self.granularity))
-        limit = float(VALUE_LIMIT)
-        return np.fmax(np.fmin(steps, limit), -limit).astype(np.int64)  # NaN goes to a bound
+        return grid_steps(array, self.granularity)
 
     def _draw(self, prepared: NDArray[np.int64]) -> Any:
         noisy = prepared + self._integers().reshape(prepared.shape)

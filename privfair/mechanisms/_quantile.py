@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.frames import as_vector
-from privfair.core.mechanism import Mechanism
 from privfair.core.privacy import NEIGHBORING
 from privfair.core.randomness import secret_stream
 from privfair.mechanisms._choice import exact_choice
 from privfair.mechanisms._discrete import below, fraction
 from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import BitSource
+from privfair.mechanisms._tensors import TensorMechanism
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
@@ -28,7 +28,7 @@ __all__ = ["DPQuantile"]
 _MAX_STEPS = 1 << 20
 
 
-class DPQuantile(Mechanism):
+class DPQuantile(TensorMechanism):
     """Release quantiles of a column as points of a public grid.
 
     Parameters

@@ -1,15 +1,41 @@
-"""The torch side of training noise; the only module of this room that needs torch."""
+"""The torch side of this room; the only module of it that needs torch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from privfair.core.exceptions import InvalidTypeError
 
 if TYPE_CHECKING:
     from privfair.mechanisms._hardened import HardenedGaussian
 
-__all__ = ["add_to_tensor"]
+__all__ = ["add_to_tensor", "answer", "as_numpy"]
+
+
+@torch.no_grad()
+def as_numpy(value: torch.Tensor) -> NDArray[Any]:
+    """Return a tensor's numbers as an array; half precisions of torch become float32, exactly."""
+    if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+        raise InvalidTypeError(
+            f"a mechanism takes a dense tensor of real numbers, got {value.dtype} in the layout "
+            f"{value.layout}. Convert it, for example with to_dense()."
+        )
+    if value.dtype is torch.bfloat16 or str(value.dtype).startswith("torch.float8"):
+        value = value.to(torch.float32)
+    array: NDArray[Any] = value.detach().cpu().numpy()
+    return array
+
+
+def answer(found: Any, device: torch.device) -> torch.Tensor:
+    """Return a released number or array as a tensor on the device of the value."""
+    array = np.asarray(found)
+    tensor = torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+    lacks_float64 = device.type == "mps" and tensor.dtype is torch.float64
+    return tensor if lacks_float64 else tensor.to(device)
 
 
 @torch.no_grad()

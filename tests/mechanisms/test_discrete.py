@@ -31,7 +31,9 @@ from privfair.mechanisms import (
     DPQuantile,
     DPSetDiscovery,
     DPSum,
+    ExponentialMechanism,
     HardenedGaussian,
+    PermuteAndFlip,
 )
 from privfair.mechanisms import _discrete as discrete
 from tests.helpers_dp_tester import refuted
@@ -43,6 +45,8 @@ ALL = {
     "sum": (lambda: DPSum(0, 1, epsilon=1), [0.5, 0.5]),
     "histogram": (lambda: DPHistogram({"a": [0, 1]}, epsilon=1), {"a": [0, 1, 1]}),
     "quantile": (lambda: DPQuantile(0.5, 0, 1, epsilon=1), [0.5, 0.5]),
+    "exponential": (lambda: ExponentialMechanism(2, 1.0), [0.5, 0.5]),
+    "permute and flip": (lambda: PermuteAndFlip(2, 1.0), [0.5, 0.5]),
     "discovery": (lambda: DPSetDiscovery(1, 1e-3), ["a", "b"]),
     "hardened": (lambda: HardenedGaussian(1.0, 1.0, 2), [0.5, 0.5]),
 }
