@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "accountant": ["AccountedProfile", "guarantee"],
+        "adaptive": ["PrivacyFilter"],
+        "_odometer": ["PrivacyOdometer"],
         "_batches": ["BatchPlan", "plan_batch"],
         "calibration": ["calibrate_noise_multiplier", "calibrate_steps"],
         "events": [

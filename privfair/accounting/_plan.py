@@ -122,13 +122,18 @@ class Plan:
         return math.fsum(total)
 
     def total_rho(self) -> tuple[float, float]:
-        """Return ``(rho, xi)`` of the whole plan, infinite when some event has no zCDP bound."""
-        if self.sampled or self.approx:
+        """Return ``(rho, xi)`` of the whole plan, infinite when some event has no zCDP bound.
+
+        As in :func:`privfair.accounting._rdp.curve`, the failure probabilities of (eps, delta)
+        events are not in it: subtract ``revealed`` from delta.
+        """
+        if self.sampled:
             return math.inf, 0.0
         rho = self.rho + self.mu2 / 2
         pure = [(amplified(1 / b if b else math.inf, q), n) for (q, b), n in self.laplace.items()]
         pure += [(a * s, n) for (a, s), n in self.discrete_laplace.items()]
         pure += [(eps, n) for (eps, _), n in self.responses.items()]
+        pure += [(eps, n) for (eps, _), n in self.approx.items()]
         rho += math.fsum(n * pure_rho(eps) for eps, n in pure)
         rho += math.fsum(n * min(pure_rho(e), r * r / 8) for (e, r), n in self.ranged.items())
         xi = self.xi

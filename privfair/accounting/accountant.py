@@ -129,10 +129,13 @@ class AccountedProfile:
         rho, xi = self.plan.total_rho()
         if math.isinf(rho):
             raise UnsupportedEventError(
-                "accountant 'zcdp' has no bound for Poisson-sampled Gaussians and (eps, delta) "
-                "events. Use accountant='best'."
+                "accountant 'zcdp' has no bound for Poisson-sampled Gaussians. Use "
+                "accountant='best'."
             )
-        return _rdp.zcdp_epsilon(rho, xi, delta)
+        left = delta - self.plan.revealed
+        if left <= 0 and self.plan.revealed:
+            return math.inf, None
+        return _rdp.zcdp_epsilon(rho, xi, left)
 
     def _by_rdp(self, delta: float) -> tuple[float, float | None]:
         left = delta - self.plan.revealed

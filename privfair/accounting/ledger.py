@@ -20,7 +20,7 @@ from privfair.accounting._charges import (
     check_relation,
     total_guarantee,
 )
-from privfair.accounting._filters import Filter, Spent, header_of
+from privfair.accounting._filters import Filter, Spent, filter_of, header_of
 from privfair.accounting.accountant import AccountedProfile
 from privfair.core import _validation as check
 from privfair.core._format import json_number
@@ -195,8 +195,7 @@ class Ledger:
         self.cap: Budget | None = (
             None if stored is None else Budget(float(stored["epsilon"]), stored["delta"])
         )
-        order = header["order"] if header["filter"] == "rdp" else None
-        self._filter = Filter(header["filter"], self.cap, order)
+        self._filter = filter_of(header, self.cap)
         self._settings = {key: header[key] for key in _SETTINGS}
         self._lock = threading.RLock()
         self._charges = Charges(self._log)

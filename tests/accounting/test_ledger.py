@@ -238,22 +238,22 @@ def test_other_currencies_stop_within_the_cap(kind):
     assert total.epsilon > 0.75
     if kind == "gdp":
         more = ac.SelfComposed(ac.Gaussian(40.0), count + 1)
-        assert ac.guarantee(more, delta=1e-5).epsilon > 1.0
+        # Nine tenths of delta: the rest is kept for failure probabilities.
+        assert ac.guarantee(more, delta=9e-6).epsilon > 1.0
 
 
 def test_other_currencies_refuse_what_they_cannot_value():
     zcdp = ac.Ledger(cap=Budget(1.0, 1e-5), filter="zcdp")
-    for event in (SGD, ac.ApproxDP(0.1, 1e-9), ac.ZCDP(0.1, 0.1)):
+    for event in (SGD, ac.ZCDP(0.1, 0.1)):
         with pytest.raises(UnsupportedEventError, match="filter='zcdp'"):
             charge(zcdp, event)
     charge(zcdp, ac.PureDP(0.1))
     gdp = ac.Ledger(cap=Budget(1.0, 1e-5), filter="gdp")
-    for event in (SGD, ac.DiscreteGaussian(20.0), ac.PureDP(0.1)):
+    for event in (SGD, ac.DiscreteGaussian(20.0), ac.PureDP(0.1), ac.ApproxDP(0.1, 1e-9)):
         with pytest.raises(UnsupportedEventError, match="filter='gdp'"):
             charge(gdp, event)
     rdp = ac.Ledger(cap=Budget(1.0, 1e-5), filter="rdp", order=12.0)
-    with pytest.raises(UnsupportedEventError, match="filter='rdp'"):
-        charge(rdp, ac.ApproxDP(0.1, 1e-9))
+    charge(rdp, ac.ApproxDP(0.1, 1e-9))
     charge(rdp, SGD)
     assert rdp.spent().order == 12.0
 
