@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = attach(
         "_optim": ["make_optimizer"],
         "_plan": ["StatisticPlan", "TrainingPlan"],
         "_sampling": ["PoissonSampler"],
+        "_schedules": ["CosineSchedule", "LinearSchedule", "StepSchedule"],
         "_statistic": ["BatchStatistic", "BatchView"],
     },
 )

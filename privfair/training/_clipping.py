@@ -56,16 +56,17 @@ class ClipRule(Protocol):
         ...
 
 
-def block_sum_error(n_rows: int, bound: float) -> float:
+def block_sum_error(n_rows: int, bound: float, pieces: int = 0) -> float:
     """Return how far a float64 sum over ``n_rows`` bounded vectors can be from the exact sum.
 
     Sums are formed in blocks of :data:`CHUNK_ROWS` rows that are added up one after the other, so
     that every summand goes through at most ``block + n_rows / block`` additions; where a summand
     is a product that rounds, that is one rounding more. The L2 error is at most the number of
     roundings times the unit roundoff times the sum of the norms (Higham 2002, section
-    4.2), for every order of summation inside a block.
+    4.2), for every order of summation inside a block. A sum that is formed in ``pieces`` parts
+    that are added up goes through at most that many additions more.
     """
-    depth = min(n_rows, CHUNK_ROWS) + n_rows / CHUNK_ROWS + 1
+    depth = min(n_rows, CHUNK_ROWS) + n_rows / CHUNK_ROWS + 1 + pieces
     return 1.001 * depth * 2.0**-53 * n_rows * bound
 
 

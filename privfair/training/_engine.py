@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from privfair.core import _validation as check
 from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
 from privfair.core.randomness import secret_stream
-from privfair.mechanisms import HardenedGaussian
+from privfair.training._averaging import make_average
+from privfair.training._checks import add_up, check_contributions
 from privfair.training._clip_rules import Clipping, make_clipping
 from privfair.training._clipping import (
     GUARD,
     block_sum,
-    block_sum_error,
     clip_rows,
 )
 from privfair.training._closed_form import ClosedFormPath, StepSums, linear_stack
 from privfair.training._functional import FunctionalPath, check_per_record_module
 from privfair.training._losses import RecordLoss
+from privfair.training._noise import StepNoise as _Noise
 from privfair.training._optim import FlatOptimizer
 from privfair.training._plan import StatisticPlan, TrainingPlan
 from privfair.training._progress import Progress
@@ -29,25 +32,7 @@ from privfair.training._statistic import BatchStatistic, BatchView
 
 __all__ = ["BatchStatistic", "BatchView", "DPEngine"]
 
-
-class _Noise:
-    """Noise for sums of one width; nothing where the run is not private."""
-
-    def __init__(
-        self, multiplier: float | None, bound: float, size: int, terms: int, seed: int | None
-    ) -> None:
-        self._mechanism: HardenedGaussian | None = None
-        if multiplier is not None:
-            self._mechanism = HardenedGaussian(
-                multiplier,
-                bound,
-                size,
-                value_error=block_sum_error(terms, bound),
-                noise_random_state=seed,
-            )
-
-    def add(self, total: Tensor) -> Tensor:
-        return total if self._mechanism is None else self._mechanism.add_(total)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class DPEngine:
@@ -76,6 +61,18 @@ class DPEngine:
         ``"functional"`` for everything else.
     average : float, default=0.0
         Fraction of the last steps over which parameters are averaged (post-processing).
+    ema_decay : float, default=0.0
+        Decay, in [0, 1), of an exponential moving average of the parameters, which then are the
+        result (post-processing); 0 is none.
+    max_physical_batch : int or None, default=None
+        Largest number of records that are handled at once; longer batches are cut in pieces,
+        whose sums are added up before the noise is drawn, once.
+    precision : {"float32", "bfloat16", "float16"}, default="float32"
+        Of the forward pass and of the derivatives. Norms, factors and sums are float64
+        whatever it is, and the parameters float32.
+    check_contributions : bool, default=False
+        For tests and debugging: compute each record's clipped contribution alone, as well, and
+        compare it with the bound. An error then depends on private data.
     progress : Progress or None
         Shows public quantities only.
 
@@ -109,6 +106,10 @@ class DPEngine:
         clipping: str | Clipping = "flat",
         grad_path: str = "auto",
         average: float = 0.0,
+        ema_decay: float = 0.0,
+        max_physical_batch: int | None = None,
+        precision: str = "float32",
+        check_contributions: bool = False,
         progress: Progress | None = None,
     ) -> None:
         chosen = make_clipping(clipping)
@@ -122,7 +123,12 @@ class DPEngine:
         self._optimizer = optimizer
         self._seeds = _seeds(noise_random_state)
         self._statistic = statistic
-        self._average = average
+        self._average = (average, ema_decay)
+        if max_physical_batch is not None:
+            check.positive_int(max_physical_batch=max_physical_batch)
+        self._physical = max_physical_batch
+        self._precision = _DTYPES[check.one_of(_DTYPES, precision=precision)]
+        self._checked = check.boolean(check_contributions=check_contributions)
         self._progress = progress or Progress(enabled=False)
         self._path = _choose_path(grad_path, module, loss)
         self.grad_path = self._path.name
@@ -156,9 +162,11 @@ class DPEngine:
         sampler = PoissonSampler(n_rows, plan.sample_rate, secret_stream(self._seeds[0]))
         theta = _flatten(self._module)
         sigma, bound = plan.noise_multiplier, plan.max_grad_norm
-        noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1])
+        pieces = self._pieces()
+        noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1], pieces)
         aside = self._statistic_noise()
-        average = _TailAverage(theta, plan.steps, self._average)
+        average = make_average(theta, plan.steps, *self._average)
+        observe = getattr(self._optimizer, "observe_noise", None)
         absorb = None if self._statistic is None else self._statistic.absorb
         self._path.prepare(X)
         with self._progress.running(plan.steps) as advance:
@@ -166,8 +174,11 @@ class DPEngine:
                 rows = torch.from_numpy(sampler.sample()).to(X.device)
                 sums = self._sums(X, y, sensitive, sample_weight, rows)
                 mean = noise.add(sums.total) / plan.expected_batch_size
-                mean *= getattr(self._bound, "scale", 1.0)
+                scale = getattr(self._bound, "scale", 1.0)
+                mean *= scale
                 released = self._released(step, sums, y, sensitive, rows, aside)
+                if observe is not None:
+                    observe(noise.std * scale / plan.expected_batch_size)
                 with torch.no_grad():
                     self._optimizer.step(theta, mean.to(theta.dtype))
                 average.add(step, theta)
@@ -184,15 +195,42 @@ class DPEngine:
         sample_weight: Tensor | None,
         rows: Tensor,
     ) -> StepSums:
+        """Return the clipped sum over one batch, piece by piece where it is long."""
+
+        def sums(part: Tensor) -> StepSums:
+            with torch.autocast(
+                X.device.type, self._precision, enabled=self._precision != torch.float32
+            ):
+                return self._path.sums(
+                    X, y, part, self._bound, GUARD, self._weigh(y, sensitive, part), sample_weight
+                )
+
+        found = add_up([sums(part) for part in self._parts(rows)])
+        if self._checked and self.plan.private:
+            check_contributions(sums, rows, found, self.plan.max_grad_norm)
+        return found
+
+    def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
+        # A batch-level penalty, which only a run without privacy takes, sees the batch whole.
+        whole = not self.plan.private and self._statistic is not None
+        return (rows,) if self._physical is None or whole else rows.split(self._physical)
+
+    def _pieces(self) -> int:
+        """Return a public bound on the number of partial sums of a step."""
+        return 0 if self._physical is None else -(-self._terms // self._physical)
+
+    def _weigh(
+        self, y: Tensor, sensitive: Tensor | None, rows: Tensor
+    ) -> Callable[[Tensor], Tensor] | None:
         weigh = None if self._statistic is None else self._statistic.score_weights
-        score_weights = None
-        if weigh is not None:
-            part = None if sensitive is None else sensitive[rows]
+        if weigh is None:
+            return None
+        part = None if sensitive is None else sensitive[rows]
 
-            def score_weights(output: Tensor) -> Tensor:
-                return weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
+        def score_weights(output: Tensor) -> Tensor:
+            return weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
 
-        return self._path.sums(X, y, rows, self._bound, GUARD, score_weights, sample_weight)
+        return score_weights
 
     def _statistic_noise(self) -> _Noise | None:
         if self._statistic is None:
@@ -214,9 +252,10 @@ class DPEngine:
         s = self._statistic
         if s is None or noise is None or step % s.every:
             return None
-        scores = self._loss.score(sums.output)
+        output = sums.output.float()
+        scores = self._loss.score(output)
         view = BatchView(
-            sums.output if scores is None else scores,
+            output if scores is None else scores,
             y[rows],
             None if sensitive is None else sensitive[rows],
             sums.norms,
@@ -225,26 +264,6 @@ class DPEngine:
             features = s.features(view).reshape(len(rows), s.n_features)
             total = block_sum(clip_rows(features, s.bound))
         return noise.add(total) / self.plan.expected_batch_size
-
-
-class _TailAverage:
-    """Average of the parameters over the last part of a run."""
-
-    def __init__(self, theta: Tensor, steps: int, fraction: float) -> None:
-        if not 0.0 <= fraction <= 1.0:
-            raise InvalidParameterError(f"average must be in [0, 1], got {fraction}.")
-        self._first = steps - int(round(fraction * steps))
-        self._sum = torch.zeros_like(theta, dtype=torch.float64)
-        self._count = 0
-
-    def add(self, step: int, theta: Tensor) -> None:
-        if step >= self._first:
-            self._sum += theta
-            self._count += 1
-
-    def finish(self, theta: Tensor) -> None:
-        if self._count:
-            theta.copy_((self._sum / self._count).to(theta.dtype))
 
 
 def _own_statistic(
