@@ -41,30 +41,47 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from privfair.cli._console import State, clean, console, note, output, progress, state, warn
+from privfair.cli._console import (
+    State,
+    clean,
+    console,
+    note,
+    output,
+    progress,
+    state,
+    terminal_width,
+    unicode_output,
+    warn,
+)
 from privfair.cli._errors import ExitCode, combine_exit_codes, exit_code_of, message_of
 from privfair.cli._options import (
     FiniteFloat,
+    NumberList,
     SamplingPlan,
     WholeNumber,
+    accountant_option,
     batch_size_option,
     dataset_size_option,
     delta_option,
     epochs_option,
     epsilon_option,
+    neighboring_option,
     noise_multiplier_option,
     resolve_plan,
     sample_rate_option,
     sampling_options,
     steps_option,
+    unit_option,
 )
 
 __all__ = [
-    "ExitCode", "FiniteFloat", "SamplingPlan", "State", "WholeNumber", "batch_size_option",
-    "clean", "combine_exit_codes", "console", "dataset_size_option", "delta_option",
-    "epochs_option", "epsilon_option", "example", "examples_of", "exit_code_of", "finish",
-    "message_of", "noise_multiplier_option", "note", "output", "progress", "resolve_plan",
-    "sample_rate_option", "sampling_options", "state", "steps_option", "warn",
+    "ExitCode", "FiniteFloat", "NumberList", "SamplingPlan", "State", "WholeNumber",
+    "accountant_option", "batch_size_option", "clean", "combine_exit_codes", "console",
+    "dataset_size_option", "delta_option", "epochs_option", "epsilon_option", "example",
+    "examples_of", "exit_code_of", "finish", "message_of", "neighboring_option",
+    "noise_multiplier_option", "note", "output", "progress", "resolve_plan",
+    "sample_rate_option", "sampling_options", "state", "steps_option", "terminal_width",
+    "unicode_output", "unit_option", "warn",
 ]  # fmt: skip
 
 T = TypeVar("T", bound=Callable[..., Any])

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 __all__ = [
-    "State", "clean", "console", "note", "output", "progress", "state", "warn",
+    "State", "clean", "console", "note", "output", "progress", "state", "terminal_width",
+    "unicode_output", "warn",
 ]  # fmt: skip
 
 
@@ -106,6 +108,19 @@ def console(stream: TextIO | None = None) -> Console:
         emoji=False,
         soft_wrap=False,
     )
+
+
+def terminal_width(most: int = 100) -> int:
+    """Return the columns there are for text, between 40 and `most`; ``COLUMNS`` wins."""
+    return min(most, max(40, shutil.get_terminal_size((80, 24)).columns))
+
+
+def unicode_output(stream: TextIO | None = None) -> bool:
+    """Return whether stdout (or the stream given) shows any character, not ASCII alone."""
+    stream = sys.stdout if stream is None else stream
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") in {
+        "utf8", "utf16", "utf32",
+    }  # fmt: skip
 
 
 def output(

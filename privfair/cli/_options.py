@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
-    "FiniteFloat", "SamplingPlan", "batch_size_option", "dataset_size_option", "delta_option",
-    "epochs_option", "epsilon_option", "noise_multiplier_option", "resolve_plan",
-    "sample_rate_option", "sampling_options", "steps_option",
+    "FiniteFloat", "NumberList", "SamplingPlan", "WholeNumber", "accountant_option",
+    "batch_size_option", "dataset_size_option", "delta_option", "epochs_option",
+    "epsilon_option", "neighboring_option", "noise_multiplier_option", "resolve_plan",
+    "sample_rate_option", "sampling_options", "steps_option", "unit_option",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,6 +100,39 @@ class WholeNumber(click.ParamType[int]):
         return number
 
 
+class NumberList(click.ParamType[tuple[float, ...]]):
+    """Numbers separated by commas, each inside the interval of a `FiniteFloat`.
+
+    Examples
+    --------
+    >>> NumberList(FiniteFloat(0, 1)).convert("1e-4, 0.01", None, None)
+    (0.0001, 0.01)
+    """
+
+    name = "numbers"
+
+    def __init__(self, kind: FiniteFloat, most: int = 100) -> None:
+        self.kind, self.most = kind, most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Return the numbers, or fail with what is allowed."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if len(parts) > self.most:
+            self.fail(f"{len(parts)} numbers are more than {self.most}.", param, ctx)
+        return tuple(self.kind.convert(part, param, ctx) for part in parts)
+
+
+class _Words(click.Choice[str]):
+    """A choice that takes add-remove for add_remove."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(str(value).replace("-", "_"), param, ctx)
+
+
 def epsilon_option(*names: str, allow_inf: bool = False, **settings: Any) -> Callable[[F], F]:
     """Add ``--epsilon``."""
     settings.setdefault("help", "Privacy parameter epsilon.")
@@ -152,6 +186,30 @@ def steps_option(**settings: Any) -> Callable[[F], F]:
     """Add ``--steps``."""
     settings.setdefault("help", "Number of noisy steps.")
     return click.option("--steps", type=WholeNumber(), **settings)
+
+
+def neighboring_option(**settings: Any) -> Callable[[F], F]:
+    """Add ``--neighboring``."""
+    settings.setdefault("help", "Which data sets count as neighbours.")
+    if settings.setdefault("default", "zero_out") is not None:
+        settings.setdefault("show_default", True)
+    words = _Words(["zero_out", "add_remove", "replace_one"])
+    return click.option("--neighboring", type=words, **settings)
+
+
+def unit_option(**settings: Any) -> Callable[[F], F]:
+    """Add ``--unit``."""
+    settings.setdefault("help", "Whose data is protected.")
+    if settings.setdefault("default", "record") is not None:
+        settings.setdefault("show_default", True)
+    return click.option("--unit", type=click.Choice(["record", "user", "client"]), **settings)
+
+
+def accountant_option(**settings: Any) -> Callable[[F], F]:
+    """Add ``--accountant``."""
+    settings.setdefault("help", "Which bound; best is the smallest valid one.")
+    words = click.Choice(["best", "pld", "rdp", "zcdp", "gdp", "basic"])
+    return click.option("--accountant", type=words, default="best", show_default=True, **settings)
 
 
 def sampling_options(function: F) -> F:

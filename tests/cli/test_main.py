@@ -441,9 +441,13 @@ ACCOUNTANT = [words for words in LEAVES if words.split()[0] == "accountant"]
 @pytest.mark.parametrize("words", ACCOUNTANT)
 @pytest.mark.parametrize("how", ["help", "example"])
 def test_the_accountant_never_loads_torch(words: str, how: str, tmp_path: Path) -> None:
-    lines = [[*words.split(), "--help"]]
+    lines, piped = [[*words.split(), "--help"]], ""
     if how == "example":
-        lines = [shlex.split(line)[1:] for line in examples_of(LEAVES[words])]
+        lines = []
+        for line in examples_of(LEAVES[words]):
+            source, _, command = line.rpartition(" | ")
+            piped += subprocess.getoutput(source) if source else ""
+            lines.append(shlex.split(command)[1:])
     probe = (
         "import sys; from privfair.cli.main import run\n"
         f"codes = [run(line) for line in {lines!r}]\n"
@@ -452,7 +456,7 @@ def test_the_accountant_never_loads_torch(words: str, how: str, tmp_path: Path) 
     )
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True, input=piped, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert f"LOADED {[0] * len(lines)} []" in done.stdout
 
