@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from privfair.accounting import events as ev
-from privfair.accounting._filters import Filter, Spent
-from privfair.accounting.accountant import AccountedProfile
+from privfair.accounting._caps import Caps
+from privfair.accounting._declared import Declared, parts_of
+from privfair.accounting._filters import Spent
 from privfair.core import _validation as check
-from privfair.core._format import json_safe
-from privfair.core.exceptions import (
-    IncompatibleNeighboringError,
-    InvalidParameterError,
-    LogIntegrityError,
-    PrivacyError,
-)
-from privfair.core.log import HashChainLog, LogRow
-from privfair.core.privacy import NUMERICS, PrivacyGuarantee
+from privfair.core._format import json_number, json_safe
+from privfair.core.exceptions import LogIntegrityError, PrivacyError, SchemaVersionError
+from privfair.core.log import CheckedRow, HashChainLog
 
-__all__ = ["Charges", "LedgerEntry", "LedgerTransaction", "check_relation", "total_guarantee"]
+__all__ = ["Charges", "LedgerEntry", "LedgerTransaction", "entries_of"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,16 @@ class LedgerEntry:
     purpose, label : str
         As given.
     epsilon, delta : float or None
-        Value of the charge under the ``basic`` filter, else None.
+        Value of the charge under the ``basic`` filter. None under another filter and for what was
+        drawn from a plan, whose price is that of the whole plan.
     numerics : str
         Numerical class stated with the charge.
     seeded : bool
         Whether the noise came from a known seed.
     neighboring : str
         Relation of the event.
+    analyst : str, default=""
+        Who spent it, if that was stated.
     """
 
     id: int
@@ -62,12 +61,22 @@ class LedgerEntry:
     numerics: str
     seeded: bool
     neighboring: str
+    analyst: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry as strict JSON data."""
         out = {name: json_safe(getattr(self, name)) for name in self.__dataclass_fields__}
         out["event"] = self.event.to_dict()
         return out
+
+
+class _Open(NamedTuple):
+    """A charge that has not been settled."""
+
+    spent: Spent
+    purpose: str
+    analyst: str
+    drawn: Counter[str] | None
 
 
 class LedgerTransaction:
@@ -124,152 +133,158 @@ class LedgerTransaction:
 
 
 class Charges:
-    """The charges of a ledger as far as its log has been read and checked."""
+    """What a ledger's rows amount to, as far as they have been read and checked.
 
-    def __init__(self, log: HashChainLog) -> None:
-        self._log = log
-        self._last = 0
-        self._hash = ""
-        self._rows: dict[int, LogRow] = {}
-        self._states: dict[int, str] = {}
-        self._spent: dict[int, Spent] = {}
+    Taking in a row costs the same however many were read before, and no charge is kept but the
+    open ones.
 
-    @property
-    def last(self) -> int:
-        """Row up to which the log has been read."""
-        return self._last
+    Parameters
+    ----------
+    where : str
+        The ledger in words, for messages.
+    header : dict
+        Body of its first row.
+    """
 
-    def take(self, rows: Iterable[LogRow]) -> None:
-        """Read on, checking that every row follows from the one before it.
+    def __init__(self, where: str, header: dict[str, Any]) -> None:
+        self._where = where
+        self._schema = int(header["schema"])
+        self.caps = Caps(header)
+        self.plan: Declared | None = None
+        self.last = 0
+        self.hash = ""
+        self._count = 0
+        self._open: dict[int, _Open] = {}
+        self._released: set[int] = set()
+
+    def __len__(self) -> int:
+        """Number of charges that count as spent."""
+        return self._count
+
+    def take(self, rows: Iterable[CheckedRow]) -> None:
+        """Read on.
 
         Raises
         ------
         LogIntegrityError
-            Names the first row that does not; nothing more is spent on such a ledger.
+            Names the first row that does not follow from the rows before it; nothing more is
+            spent on such a ledger.
         """
-        for row in rows:
-            if not self._log.follows(row, self._last, self._hash):
-                raise LogIntegrityError(
-                    f"row {row.id} of {self._log.where} was changed or does not follow from row "
-                    f"{self._last}. Nothing more is spent on this ledger. Restore it from a "
-                    "backup whose head you know."
+        for number, time, kind, text, digest in rows:
+            self.visit(number, time, kind, text, digest)
+
+    def visit(self, number: int, time: str, kind: str, text: str, digest: str) -> None:
+        """Take in one row, already checked against the chain."""
+        try:
+            if kind in ("released", "void"):
+                self._settled(number, kind, text)
+            elif kind == "reserved":
+                self._reserved(number, json.loads(text))
+            elif kind == "cap":
+                self.caps.apply(number, time, json.loads(text))
+            elif kind == "plan":
+                self._declared(number, json.loads(text))
+            elif kind != "header" or number != 1:
+                raise SchemaVersionError(
+                    f"row {number} of {self._where} is of a kind that this version of privfair "
+                    "does not know. Install a newer privfair; nothing more is spent on this "
+                    "ledger until then."
                 )
-            if row.kind == "reserved":
-                self._reserved(row)
-            elif row.kind in ("released", "void"):
-                self._settled(row)
-            self._last, self._hash = row.id, row.hash
-
-    def _reserved(self, row: LogRow) -> None:
-        body = row.body
-        self._rows[row.id] = row
-        self._states[row.id] = "reserved"
-        self._spent[row.id] = Spent(
-            float(body["epsilon"]), float(body["delta"]), float(body["loss"])
-        )
-
-    def _settled(self, row: LogRow) -> None:
-        ref = int(row.body["ref"])
-        state = self._states.get(ref)
-        if state == row.kind == "released":
-            return
-        if state != "reserved":
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, SchemaVersionError):
+                raise
             raise LogIntegrityError(
-                f"row {row.id} of {self._log.where} settles row {ref}, which is not an open "
-                "charge. Restore the ledger from a backup whose head you know."
-            )
-        self._states[ref] = row.kind
-        if row.kind == "void":
-            del self._spent[ref]
+                f"row {number} of {self._where} does not follow from the rows before it "
+                f"({error}). Nothing more is spent on this ledger. Restore it from a backup whose "
+                "head you know."
+            ) from None
+        self.last, self.hash = number, digest
 
-    def spent(self) -> list[Spent]:
-        """Return the value of each charge that counts, in order."""
-        return list(self._spent.values())
+    def _reserved(self, number: int, body: dict[str, Any]) -> None:
+        spent = Spent(float(body["epsilon"]), float(body["delta"]), float(body["loss"]))
+        if not (spent.epsilon >= 0 and spent.delta >= 0 and spent.loss >= 0):
+            raise ValueError("it charges less than nothing")
+        purpose, analyst = body["purpose"], body.get("analyst", "")
+        self.caps.add(spent, purpose, analyst)
+        self._check_total(body)
+        drawn = None
+        if "plan" in body:
+            if self.plan is None or body["plan"] != self.plan.row:
+                raise ValueError("it draws from a plan that was not declared")
+            drawn = parts_of((ev.event_from_dict(body["event"]),))
+            if not self.plan.fits(drawn):
+                raise ValueError("it draws what its plan does not hold")
+            self.plan.draw(drawn)
+        self._open[number] = _Open(spent, purpose, analyst, drawn)
+        self._count += 1
 
-    def __len__(self) -> int:
-        return len(self._spent)
+    def _declared(self, number: int, body: dict[str, Any]) -> None:
+        if self.plan is not None:
+            raise ValueError("it declares a second plan")
+        self.caps.add(
+            Spent(float(body["epsilon"]), float(body["delta"]), float(body["loss"])), "", ""
+        )
+        self._check_total(body)
+        self.plan = Declared(number, body)
 
-    def entries(self, *, valued: bool) -> Iterator[LedgerEntry]:
-        """Yield all charges; ``valued`` tells whether they have an epsilon and a delta each."""
-        for number, row in self._rows.items():
-            body = row.body
-            yield LedgerEntry(
-                id=number,
-                time=row.time,
-                state=self._states[number],
-                event=ev.event_from_dict(body["event"]),
-                purpose=body["purpose"],
-                label=body["label"],
-                epsilon=float(body["epsilon"]) if valued else None,
-                delta=float(body["delta"]) if valued else None,
-                numerics=body["numerics"],
-                seeded=bool(body["seeded"]),
-                neighboring=body["neighboring"],
-            )
-
-
-def total_guarantee(
-    entries: Sequence[LedgerEntry],
-    total: Spent,
-    filter_: Filter,
-    *,
-    labels: dict[str, str],
-    sentence: str,
-    delta: float | None,
-    non_adaptive: bool,
-) -> PrivacyGuarantee:
-    """Return the guarantee of all charges: the filter's sum, or the joint price of a plan."""
-    common: dict[str, Any] = {
-        **labels,
-        "numerics": max((e.numerics for e in entries), key=NUMERICS.index, default="exact"),
-        "seeded": any(entry.seeded for entry in entries),
-        "events": tuple(entry.event for entry in entries),
-    }
-    profile = AccountedProfile(common["events"], labels["neighboring"])
-    sentences = (sentence.format(len(entries)), *profile.plan.assumptions)
-    if profile.plan.reasons:
-        return PrivacyGuarantee.none(*profile.plan.reasons, assumptions=sentences, **common)
-    summed = min(total.delta, math.nextafter(1.0, 0.0))
-    if not non_adaptive:
-        if delta is not None:
-            raise InvalidParameterError("delta is chosen only with non_adaptive=True.")
-        return PrivacyGuarantee(
-            total.epsilon, summed, accountant=filter_.kind, order=filter_.order,
-            assumptions=sentences, **common,
-        )  # fmt: skip
-    at = summed if delta is None else delta
-    eps = profile.epsilon(at)
-    accountant = profile.accountant
-    if delta is None and total.epsilon < eps:
-        eps, accountant = total.epsilon, filter_.kind
-    return PrivacyGuarantee(
-        eps, at, accountant=accountant, order=profile.order, profile=profile,
-        assumptions=(*sentences, "The events were fixed before any output was seen."), **common,
-    )  # fmt: skip
-
-
-def check_relation(
-    ledger: str, stated: str, events: Sequence[ev.AccountedEvent], *, null_ignored: bool
-) -> None:
-    """Refuse events whose guarantee is not one under the ledger's relation."""
-    check.boolean(null_ignored=null_ignored)
-    if stated == ledger:
-        return
-    if ledger == "zero_out":
-        if stated == "add_remove" and null_ignored:
+    def _settled(self, number: int, kind: str, text: str) -> None:
+        ref = int(json.loads(text)["ref"])
+        found = self._open.pop(ref, None)
+        if found is None:
+            # A release may be noted twice, by a thread and by the one that outlived it.
+            if kind == "released" and ref in self._released:
+                return
+            raise ValueError(f"it settles row {ref}, which is not an open charge")
+        if kind == "released":
+            self._released.add(ref)
             return
-        if stated == "replace_one" and all(_is_local(event) for event in events):
+        self.caps.add(found.spent, found.purpose, found.analyst, sign=-1)
+        if found.drawn is not None and self.plan is not None:
+            self.plan.give_back(found.drawn)
+        self._count -= 1
+
+    def total_after(self, charge: Spent) -> list[Any]:
+        """Return the running total that the row of a charge states, the charge included."""
+        self.caps.add(charge, "", "")
+        try:
+            return self._total()
+        finally:
+            self.caps.add(charge, "", "", sign=-1)
+
+    def _total(self) -> list[Any]:
+        total = self.caps.total()
+        return [json_number(value) for value in (total.epsilon, total.delta, total.loss)]
+
+    def _check_total(self, body: dict[str, Any]) -> None:
+        stated = body.get("total")
+        if stated is None and self._schema == 1:
             return
-    raise IncompatibleNeighboringError(
-        f"this ledger holds charges under {ledger!r}, and the event is stated under {stated!r}. "
-        "A zero_out ledger also takes add_remove events of mechanisms that ignore null records "
-        "(null_ignored=True) and local reports under replace_one; nothing else can be added up."
-    )
+        if stated != self._total():
+            raise ValueError("its running total is not the sum of the charges")
 
 
-def _is_local(event: ev.AccountedEvent) -> bool:
-    if isinstance(event, ev.SelfComposed):
-        return _is_local(event.event)
-    if isinstance(event, ev.Composed):
-        return all(_is_local(part) for part in event.events)
-    return isinstance(event, ev.LocalDP | ev.RandomizedResponse)
+def entries_of(rows: Iterable[CheckedRow], *, valued: bool) -> Iterator[LedgerEntry]:
+    """Return the charges in these rows, in order; ``valued``: each has an epsilon and a delta."""
+    found: dict[int, tuple[str, dict[str, Any]]] = {}
+    states: dict[int, str] = {}
+    for number, time, kind, text, _ in rows:
+        if kind == "reserved":
+            found[number] = time, json.loads(text)
+        elif kind in ("released", "void"):
+            states[int(json.loads(text)["ref"])] = kind
+    for number, (time, body) in found.items():
+        own = valued and "plan" not in body
+        yield LedgerEntry(
+            id=number,
+            time=time,
+            state=states.get(number, "reserved"),
+            event=ev.event_from_dict(body["event"]),
+            purpose=body["purpose"],
+            label=body["label"],
+            epsilon=float(body["epsilon"]) if own else None,
+            delta=float(body["delta"]) if own else None,
+            numerics=body["numerics"],
+            seeded=bool(body["seeded"]),
+            neighboring=body["neighboring"],
+            analyst=body.get("analyst", ""),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 import warnings
@@ -12,9 +13,15 @@ from typing import Any
 
 from privfair.core.exceptions import LedgerError, LogIntegrityError, PrivfairWarning
 
-__all__ = ["on_network", "retry_busy", "translated"]
+__all__ = ["network_kind", "on_network", "retry_busy", "translated"]
 
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs"}
+_NETWORK = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs", "ceph", "glusterfs", "lustre",
+    "gpfs", "beegfs", "orangefs", "vboxsf", "vmhgfs",
+}  # fmt: skip
+_FUSE = (
+    "sshfs", "s3fs", "gcsfuse", "rclone", "glusterfs", "ceph", "nfs", "smb", "davfs", "blobfuse",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -46,27 +53,35 @@ def retry_busy(action: Callable[[], Any], seconds: float) -> None:
             time.sleep(0.01)
 
 
-def on_network(path: Path) -> bool:
-    """Whether the file lies on a network mount, where write-ahead logging is not safe."""
+def network_kind(path: Path) -> str | None:
+    """Return the kind of the network mount on which the file lies, or None on a local disk."""
     try:
         mounts = Path("/proc/mounts").read_text().splitlines()
     except OSError:
-        return False
+        return None
+    target = str(path.resolve())  # a link may lead from a local folder to a remote one
     best, kind = "", ""
     for line in mounts:
         fields = line.split()
         if len(fields) < 3:
             continue
-        point = fields[1].replace("\\040", " ")
-        inside = str(path).startswith(point.rstrip("/") + "/") or point == "/"
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
+        inside = target.startswith(point.rstrip("/") + "/") or point == "/"
         if inside and len(point) >= len(best):
             best, kind = point, fields[2]
-    remote = kind in _NETWORK or kind.startswith("fuse.sshfs")
-    if remote:
+    fuse = kind.removeprefix("fuse.") if kind.startswith("fuse.") else ""
+    remote = kind in _NETWORK or (bool(fuse) and fuse.startswith(_FUSE))
+    return kind if remote else None
+
+
+def on_network(path: Path) -> bool:
+    """Whether the file lies on a network mount, where write-ahead logging is not safe."""
+    kind = network_kind(path)
+    if kind is not None:
         warnings.warn(
             f"{path} lies on a network mount ({kind}); the log falls back to the slower rollback "
             "journal and relies on that mount's file locks. A local disk is safer.",
             PrivfairWarning,
             stacklevel=2,
         )
-    return remote
+    return kind is not None

@@ -17,14 +17,15 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from privfair.core._sqlite import on_network, retry_busy, translated
+from privfair.core._sqlite import network_kind, on_network, retry_busy, translated
 from privfair.core.exceptions import (
     InvalidTypeError,
     LedgerError,
@@ -32,10 +33,11 @@ from privfair.core.exceptions import (
     SchemaVersionError,
 )
 
-__all__ = ["HashChainLog", "LogRow", "LogTransaction"]
+__all__ = ["CheckedRow", "HashChainLog", "LogRow", "LogTransaction"]
 
-SCHEMA = 1
-"""Version of the table layout and of the hash rule; a newer file is refused, not guessed at."""
+SCHEMA = 2
+"""Version of the table layout, the hash rule and the kinds of rows; a newer file is refused, not
+guessed at. Files of version 1 are read and written on as they are."""
 
 _GENESIS = "0" * 64
 _DDL = (
@@ -46,6 +48,8 @@ _DDL = (
     "CREATE TRIGGER log_no_delete BEFORE DELETE ON log "
     "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END",
 )
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_QUERY = "SELECT id, time, kind, body, prev_hash, hash FROM log WHERE id > ? ORDER BY id"
 # Connections inherited through fork: closing one in the child would disturb the parent's file
 # locks, so they are kept alive, unused, for as long as the child lives.
 _INHERITED: list[sqlite3.Connection] = []
@@ -91,6 +95,10 @@ class LogTransaction:
         """Yield the rows whose ``id`` is above ``after``, the ones appended here included."""
         yield from self._log._select(self._connection, after)
 
+    def scan(self, after: int = 0, after_hash: str = "") -> Iterator[CheckedRow]:
+        """Like :meth:`HashChainLog.scan`, the rows appended here included."""
+        yield from self._log._scan(self._connection, after, after_hash)
+
     def head(self) -> tuple[int, str]:
         """Return the number of rows and the hash of the last one."""
         return self._log._head(self._connection)
@@ -106,6 +114,10 @@ class LogTransaction:
             (count + 1, stamp, kind, text, prev, row_hash),
         )
         return LogRow(count + 1, stamp, kind, json.loads(text), prev, row_hash)
+
+
+CheckedRow = tuple[int, str, str, str, str]
+"""``(id, time, kind, body as canonical JSON text, hash)`` of a row that was checked."""
 
 
 class HashChainLog:
@@ -136,6 +148,8 @@ class HashChainLog:
         Content of the first row.
     keyed : bool
         Whether the hashes are HMACs.
+    schema : int
+        Version of the file.
 
     Raises
     ------
@@ -326,7 +340,17 @@ class HashChainLog:
                 f"{self.where} is protected by a key; pass the same key to write to it."
             )
         self.keyed = keyed
+        self.schema = int(header.get("schema", 0))
         return header
+
+    @property
+    def network(self) -> str | None:
+        """Kind of the network mount on which the file lies, or None on a local disk.
+
+        On a network mount the rollback journal (``DELETE``) stands in for the write-ahead log,
+        and several writers depend on that mount's file locks.
+        """
+        return None if self.path is None else network_kind(self.path)
 
     @property
     def where(self) -> str:
@@ -376,8 +400,7 @@ class HashChainLog:
         return (int(found[0]), str(found[1])) if found else (0, _GENESIS)
 
     def _select(self, connection: sqlite3.Connection, after: int) -> Iterator[LogRow]:
-        query = "SELECT id, time, kind, body, prev_hash, hash FROM log WHERE id > ? ORDER BY id"
-        for number, stamp, kind, text, prev, row_hash in connection.execute(query, (after,)):
+        for number, stamp, kind, text, prev, row_hash in connection.execute(_QUERY, (after,)):
             try:
                 body = json.loads(text)
             except (TypeError, ValueError):
@@ -386,7 +409,52 @@ class HashChainLog:
                 raise LogIntegrityError(f"row {number} of {self.where} is not valid JSON.")
             yield LogRow(number, stamp, kind, body, prev, row_hash)
 
-    def verify(self, head: tuple[int, str] | None = None) -> tuple[int, str]:
+    def scan(self, after: int = 0, after_hash: str = "") -> Iterator[CheckedRow]:
+        """Yield the rows after row ``after``, each checked against the one before it.
+
+        Reading with it is :meth:`verify` spread over time: give the row and the hash at which
+        the last reading ended. Nothing is kept in memory. Without the key of a keyed log only
+        the links between rows are compared.
+
+        Raises
+        ------
+        LogIntegrityError
+            Names the first bad row; the rows before it have been yielded.
+        """
+        with self._lock, translated(self.where):
+            yield from self._scan(self._connect(), after, after_hash)
+
+    def _scan(
+        self, connection: sqlite3.Connection, after: int, after_hash: str
+    ) -> Iterator[CheckedRow]:
+        count, last = after, after_hash or _GENESIS
+        digest = None if self.keyed and self._key is None else self._digest
+        try:
+            for number, stamp, kind, text, prev, row_hash in connection.execute(_QUERY, (after,)):
+                if number != count + 1:
+                    self._broken(count + 1, f"is missing; the next row is {number}")
+                if prev != last:
+                    self._broken(number, "does not follow from the row before it")
+                for value in (stamp, kind, text, row_hash):
+                    if not isinstance(value, str):
+                        self._broken(number, "holds a value of the wrong type")
+                if digest is not None and not hmac.compare_digest(
+                    digest(prev, number, stamp, kind, text).encode(), row_hash.encode()
+                ):
+                    self._broken(number, "was changed: its content does not have its hash")
+                count, last = number, row_hash
+                yield number, stamp, kind, text, row_hash
+        except (sqlite3.Error, UnicodeError) as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise
+            self._broken(count + 1, f"cannot be read ({error})")
+
+    def verify(
+        self,
+        head: tuple[int, str] | None = None,
+        *,
+        visit: Callable[[int, str, str, str, str], None] | None = None,
+    ) -> tuple[int, str]:
         """Recompute the whole chain.
 
         Parameters
@@ -394,6 +462,9 @@ class HashChainLog:
         head : tuple of (int, str) or None, default=None
             A head stored earlier: the log must still contain it, which shows that nothing up
             to there was cut off or replaced.
+        visit : callable or None, default=None
+            Called with the fields of each row once the row is checked: for a reader that has
+            more to check than the chain.
 
         Returns
         -------
@@ -407,54 +478,21 @@ class HashChainLog:
         """
         if self.keyed and self._key is None:
             raise LedgerError(f"{self.where} is protected by a key; verifying it needs the key.")
-        with self._lock:
-            count, last = self._walk(head)
+        count, last = 0, _GENESIS
+        for number, stamp, kind, text, row_hash in self.scan():
+            if head is not None and number == head[0] and row_hash != head[1]:
+                self._broken(number, "does not have the hash of the stored head")
+            if visit is not None:
+                visit(number, stamp, kind, text, row_hash)
+            count, last = number, row_hash
+        if count == 0:
+            self._broken(1, "is missing")
         if head is not None and head[0] > count:
             raise LogIntegrityError(
                 f"{self.where} has {count} rows, and the stored head names row {head[0]}: "
                 f"rows {count + 1} to {head[0]} were cut off, or the file is an older copy."
             )
         return count, last
-
-    def _walk(self, head: tuple[int, str] | None) -> tuple[int, str]:
-        query = "SELECT id, time, kind, body, prev_hash, hash FROM log ORDER BY id"
-        count, last = 0, _GENESIS
-        try:
-            for number, stamp, kind, text, prev, row_hash in self._connect().execute(query):
-                if number != count + 1:
-                    self._broken(count + 1, f"is missing; the next row is {number}")
-                if prev != last:
-                    self._broken(number, "does not follow from the row before it")
-                fields = (stamp, kind, text, row_hash)
-                if not all(isinstance(field, str) for field in fields):
-                    self._broken(number, "holds a value of the wrong type")
-                expected = self._digest(prev, number, stamp, kind, text)
-                if not hmac.compare_digest(expected.encode(), row_hash.encode()):
-                    self._broken(number, "was changed: its content does not have its hash")
-                if head is not None and number == head[0] and row_hash != head[1]:
-                    self._broken(number, "does not have the hash of the stored head")
-                count, last = number, row_hash
-        except (sqlite3.Error, UnicodeError) as error:
-            self._broken(count + 1, f"cannot be read ({error})")
-        if count == 0:
-            self._broken(1, "is missing")
-        return count, last
-
-    def follows(self, row: LogRow, last: int, last_hash: str) -> bool:
-        """Whether ``row`` is intact and comes right after row ``last`` with that hash.
-
-        Reading with it row by row is :meth:`verify` spread over time. Without the key of a
-        keyed log only the links between rows are compared.
-        """
-        if row.id != last + 1 or row.prev_hash != (last_hash if last else _GENESIS):
-            return False
-        if self.keyed and self._key is None:
-            return True
-        text = canonical(row.body)
-        return hmac.compare_digest(
-            self._digest(row.prev_hash, row.id, row.time, row.kind, text).encode(),
-            row.hash.encode(),
-        )
 
     def _broken(self, row: int, what: str) -> NoReturn:
         raise LogIntegrityError(
@@ -463,10 +501,12 @@ class HashChainLog:
         )
 
     def _digest(self, prev: str, number: int, stamp: str, kind: str, text: str) -> str:
-        message = prev + json.dumps([number, stamp, kind, text], separators=(",", ":"))
+        # The JSON list [number, stamp, kind, text], written by hand: it is most of the time of
+        # a verification.
+        message = f"{prev}[{number},{_quoted(stamp)},{_quoted(kind)},{_quoted(text)}]"
         if self._key is None:
             return hashlib.sha256(message.encode()).hexdigest()
-        return hmac.new(self._key, message.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, message.encode(), "sha256").hex()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -484,7 +524,7 @@ class HashChainLog:
 
 def canonical(body: dict[str, Any]) -> str:
     """Return the one JSON text that stands for ``body``."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL(body)
 
 
 def _rollback(connection: sqlite3.Connection) -> None:

@@ -271,9 +271,10 @@ def test_the_order_of_a_renyi_filter_is_fixed_in_the_file(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"cap": 1.0}, {"mode": "plan"}, {"filter": "pld"}, {"unit": "row"}, {"dataset_id": ""},
-        {"neighboring": "swap"}, {"filter": "zcdp", "cap": Budget(1.0)}, {"order": 2.0},
-        {"filter": "rdp", "order": 1.0}, {"hmac_key": "secret"},
+        {"cap": 1.0}, {"mode": "odometer"}, {"filter": "pld"}, {"analyst": 3},
+        {"mode": "plan", "filter": "zcdp", "cap": Budget(1.0, 1e-6)}, {"unit": "row"},
+        {"dataset_id": ""}, {"neighboring": "swap"}, {"filter": "zcdp", "cap": Budget(1.0)},
+        {"order": 2.0}, {"filter": "rdp", "order": 1.0}, {"hmac_key": "secret"},
     ],
 )  # fmt: skip
 def test_bad_settings(options):
@@ -425,7 +426,7 @@ def test_nothing_computed_from_data_is_stored(tmp_path):
     row = [row for row in ledger._log.rows() if row.kind == "reserved"][0]
     assert set(row.body) == {
         "event", "purpose", "label", "neighboring", "null_ignored", "numerics", "seeded",
-        "epsilon", "delta", "loss", "version",
+        "epsilon", "delta", "loss", "version", "analyst", "total",
     }  # fmt: skip
     assert str(secret) not in json.dumps(ledger.export())
 

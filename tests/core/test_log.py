@@ -189,7 +189,7 @@ def test_newer_schema_is_refused_before_anything_happens(tmp_path):
     raw.execute(f"PRAGMA user_version = {SCHEMA + 1}")
     raw.close()
     for read_only in (False, True):
-        with pytest.raises(SchemaVersionError, match="version 2") as caught:
+        with pytest.raises(SchemaVersionError, match=f"version {SCHEMA + 1}") as caught:
             HashChainLog(path, kind="test", read_only=read_only)
         assert caught.value.exit_code == 4
 
