@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_aggregates": ["DPCount", "DPHistogram", "DPSum"],
         "_codes": ["column_codes", "domain_size"],
+        "_covariance": ["DPCovariance"],
         "_discovery": ["DPSetDiscovery", "discovery_threshold"],
         "_discrete": ["DiscreteGaussianMechanism", "DiscreteLaplaceMechanism"],
         "_hardened": [
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = attach(
             "hardened_extra_delta",
             "summation_error",
         ],
+        "_moments": ["DPMean", "DPVariance"],
         "_quantile": ["DPQuantile"],
         "_select": ["ExponentialMechanism", "PermuteAndFlip"],
         "_sampling": ["discrete_gaussian", "discrete_laplace"],
