@@ -338,6 +338,7 @@ def audit_estimator(
     k_plus: int | None = None,
     k_minus: int | None = None,
     beta: float = 0.05,
+    test: str = "epsilon",
     reference: Any = None,
     random_state: Any = None,
     noise_random_state: int | None = None,
@@ -357,6 +358,8 @@ def audit_estimator(
         Number of canaries guessed as included and as excluded; None takes a tenth of them.
     beta : float, default=0.05
         In (0, 1): probability with which the lower bound may be wrong.
+    test : {"epsilon", "curve", "gdp"}, default="epsilon"
+        What is put to the test: see :func:`one_run_audit`.
     reference : fitted estimator or None
         A public model whose loss on each canary is subtracted, which tells canaries that are
         hard to fit from those that were left out.
@@ -426,7 +429,7 @@ def audit_estimator(
         scores, canaries.included,
         k_plus=tenth if k_plus is None else k_plus,
         k_minus=(tenth if canaries.m > 1 else 0) if k_minus is None else k_minus,
-        beta=beta, certified=certified, target=type(estimator).__name__,
+        beta=beta, test=test, certified=certified, target=type(estimator).__name__,
     )  # fmt: skip
     caveats = [
         "Black box: the final model's loss on each canary. The certificate bounds an attacker "

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from privfair.auditing._result import AttackResult, verdict_of
+from privfair.auditing._result import (
+    NO_BOUND,
+    NO_CLAIM,
+    NO_VIOLATION,
+    VIOLATION,
+    AttackResult,
+    verdict_of,
+)
 from privfair.core import _validation as check
 from privfair.core.estimate import Estimate
 from privfair.core.exceptions import (
@@ -21,6 +29,7 @@ from privfair.core.exceptions import (
 from privfair.core.privacy import NEIGHBORING, PrivacyGuarantee
 
 __all__ = [
+    "checked_counts",
     "checked_membership",
     "checked_scores",
     "guess",
@@ -80,7 +89,7 @@ def one_run_p_value(m: int, r: int, v: int, delta: float, epsilon: float) -> flo
     >>> round(one_run_p_value(100, 100, 75, 0.0, 0.7022), 4)
     0.05
     """
-    m, r, v, delta = _checked_counts(m, r, v, delta)
+    m, r, v, delta = checked_counts(m, r, v, delta)
     eps = check.epsilon(epsilon=epsilon, allow_zero=True, allow_inf=True)
     return _p_value(m, r, v, delta, eps)
 
@@ -149,7 +158,7 @@ def one_run_epsilon_lower_bound(m: int, r: int, v: int, delta: float, beta: floa
     >>> round(one_run_epsilon_lower_bound(1000, 100, 95, 1e-5), 4)
     2.1652
     """
-    m, r, v, delta = _checked_counts(m, r, v, delta)
+    m, r, v, delta = checked_counts(m, r, v, delta)
     level = check.confidence(beta=beta)
     if _p_value(m, r, v, delta, 0.0) >= level:
         return 0.0
@@ -169,7 +178,7 @@ def one_run_epsilon_lower_bound(m: int, r: int, v: int, delta: float, beta: floa
     return low
 
 
-def _checked_counts(m: int, r: int, v: int, delta: float) -> tuple[int, int, int, float]:
+def checked_counts(m: int, r: int, v: int, delta: float) -> tuple[int, int, int, float]:
     m, r = check.positive_int(m=m), check.non_negative_int(r=r)
     v = check.non_negative_int(v=v)
     if r == 0:
@@ -237,6 +246,7 @@ def one_run_audit(
     beta: float = 0.05,
     certified: PrivacyGuarantee | None = None,
     neighboring: str | None = None,
+    test: str = "epsilon",
     target: str = "",
 ) -> AttackResult:
     """Turn the scores of canaries in one training run into a lower bound on epsilon.
@@ -263,6 +273,12 @@ def one_run_audit(
     neighboring : {"zero_out", "add_remove", "replace_one"} or None
         What exclusion did: nothing in its place, the row absent, another record in its place.
         None stands for the relation of ``certified``, which it must equal.
+    test : {"epsilon", "curve", "gdp"}, default="epsilon"
+        What is put to the test; choose before the run. ``"epsilon"``: a lower bound on epsilon
+        against the certified one. ``"curve"``: the certificate's whole trade-off curve, by a
+        p-value and without a bound on epsilon; far more powerful
+        (:func:`one_run_curve_p_value`). ``"gdp"``: a lower bound on mu, which refutes claims of
+        Gaussian differential privacy only (:func:`one_run_gdp_lower_bound`).
     target : str
         Name of what was attacked, for the report.
 
@@ -299,6 +315,7 @@ def one_run_audit(
     >>> result.counts["correct"], round(result.lower_epsilon, 2)
     (100, 3.49)
     """
+    check.one_of(tuple(_TESTS), test=test)
     values = checked_scores(scores)
     member = checked_membership(included, len(values))
     k_plus = check.non_negative_int(k_plus=k_plus)
@@ -317,34 +334,102 @@ def one_run_audit(
     delta = _delta(delta, certified)
     high, low = guess(values, k_plus, k_minus)
     v = int(member[high].sum() + (~member[low]).sum())
-    lower = one_run_epsilon_lower_bound(m, r, v, delta, beta)
-    upper = None if certified is None else certified_epsilon(certified, delta)
-    finite = upper is not None and math.isfinite(upper)
+    method = (
+        f"{m} canaries, each included by a fair coin; the {k_plus} highest scores guessed as "
+        f"included and the {k_minus} lowest as excluded; "
+    )
+    found = _TESTS[test](m, r, v, delta, beta, certified)
     return AttackResult(
         attack="one_run_audit",
-        method=(
-            f"{m} canaries, each included by a fair coin; the {k_plus} highest scores guessed as "
-            f"included and the {k_minus} lowest as excluded; bound of Steinke, Nasr and Jagielski "
-            "(2023) for one training run."
-        ),
-        estimates=(
-            Estimate(
-                "audited_epsilon", lower, lower, math.inf, confidence=1 - beta, n=m,
-                method="one-run lower bound", details={"delta": delta},
-            ),
-            _accuracy(v, r, 1 - beta),
-        ),
-        lower_epsilon=lower,
-        upper_epsilon=upper,
+        method=method + found.pop("method"),
+        estimates=(*found.pop("estimates"), _accuracy(v, r, 1 - beta)),
         delta=delta,
         confidence=1 - beta,
-        p_value=_p_value(m, r, v, delta, float(upper)) if finite else None,  # type: ignore[arg-type]
-        verdict=verdict_of(lower, upper),
         counts={"canaries": m, "guesses": r, "correct": v, "included": int(member.sum())},
-        power=_power(m, r, v, delta, beta, upper),
         target=target,
-        details={"neighboring": relation, "k_plus": k_plus, "k_minus": k_minus},
+        details={"neighboring": relation, "k_plus": k_plus, "k_minus": k_minus}
+        | found.pop("details", {}),
+        **found,
     )  # fmt: skip
+
+
+def _epsilon_test(
+    m: int, r: int, v: int, delta: float, beta: float, certified: PrivacyGuarantee | None
+) -> dict[str, Any]:
+    """Bound epsilon from below, and compare with the certified one."""
+    lower = one_run_epsilon_lower_bound(m, r, v, delta, beta)
+    upper = None if certified is None else certified_epsilon(certified, delta)
+    p = _p_value(m, r, v, delta, upper) if upper is not None and math.isfinite(upper) else None
+    estimate = Estimate(
+        "audited_epsilon", lower, lower, math.inf, confidence=1 - beta, n=m,
+        method="one-run lower bound", details={"delta": delta},
+    )  # fmt: skip
+    return {
+        "method": "bound of Steinke, Nasr and Jagielski (2023) for one training run.",
+        "estimates": (estimate,),
+        "lower_epsilon": lower,
+        "upper_epsilon": upper,
+        "p_value": p,
+        "verdict": verdict_of(lower, upper),
+        "power": _power(m, r, v, delta, beta, upper),
+    }
+
+
+def _curve_test(
+    m: int, r: int, v: int, delta: float, beta: float, certified: PrivacyGuarantee | None
+) -> dict[str, Any]:
+    """Test the certificate's whole curve; no bound on epsilon comes of it."""
+    from privfair.auditing._one_run_curve import claimed_points, one_run_curve_p_value
+
+    if certified is None:
+        raise InvalidParameterError(
+            "test='curve' tests the curve of a certificate: pass certified=, or use "
+            "test='epsilon', which needs none."
+        )
+    upper = certified_epsilon(certified, delta)
+    out: dict[str, Any] = {
+        "method": "test of the whole certified curve after Mahloujifar, Melis and Chaudhuri "
+        "(2024) for one training run.",
+        "estimates": (),
+        "upper_epsilon": upper,
+        "assumption": "curve",
+        "power": "Finding no violation is no proof.",
+        "verdict": NO_CLAIM,
+    }
+    if not math.isfinite(upper):
+        return out
+    points = claimed_points(certified)
+    p = one_run_curve_p_value(m, r, v, points)
+    verdict = VIOLATION if p < beta else NO_VIOLATION
+    return out | {"p_value": p, "verdict": verdict, "details": {"points": len(points)}}
+
+
+def _gdp_test(
+    m: int, r: int, v: int, delta: float, beta: float, certified: PrivacyGuarantee | None
+) -> dict[str, Any]:
+    """Bound mu from below, for claims of Gaussian differential privacy."""
+    from privfair.auditing._one_run_curve import certified_mu, one_run_gdp_lower_bound
+
+    lower = one_run_gdp_lower_bound(m, r, v, beta)
+    claimed = None if certified is None else certified_mu(certified)
+    estimate = Estimate(
+        "audited_mu", lower, lower, math.inf, confidence=1 - beta, n=m,
+        method="one-run lower bound under a Gaussian trade-off curve",
+    )  # fmt: skip
+    verdict = NO_BOUND if claimed is None else VIOLATION if lower > claimed else NO_VIOLATION
+    return {
+        "method": "bound on mu after Mahloujifar, Melis and Chaudhuri (2024) for one training "
+        "run, if its trade-off curve is a Gaussian one.",
+        "estimates": (estimate,),
+        "assumption": "gdp",
+        "verdict": verdict,
+        "power": "Says nothing about mechanisms that are no Gaussian ones. Finding no violation "
+        "is no proof.",
+        "details": {"certified_mu": claimed},
+    }
+
+
+_TESTS = {"epsilon": _epsilon_test, "curve": _curve_test, "gdp": _gdp_test}
 
 
 def _accuracy(v: int, r: int, confidence: float) -> Estimate:

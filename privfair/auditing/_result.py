@@ -49,8 +49,9 @@ class AttackResult:
         Largest probability of an outcome at least this good if the certificate holds.
     verdict : {"no violation found", "VIOLATION", "nothing certified", "no bound on epsilon"}
         An attack that fails proves nothing: the first one is never a verification.
-    assumption : {"dp", "curve"}
-        What is refuted by a violation: the pair (epsilon, delta), or a certified trade-off curve.
+    assumption : {"dp", "curve", "gdp"}
+        What is refuted by a violation: the pair (epsilon, delta), a certified trade-off curve, or
+        a Gaussian one.
     counts : dict of str to int
         Canaries, guesses, correct guesses, members and the like.
     roc : tuple of (float, float)
@@ -98,7 +99,7 @@ class AttackResult:
 
     def __post_init__(self) -> None:
         check.one_of(VERDICTS, verdict=self.verdict)
-        check.one_of(("dp", "curve"), assumption=self.assumption)
+        check.one_of(("dp", "curve", "gdp"), assumption=self.assumption)
         check.confidence(confidence=self.confidence)
 
     @property
@@ -114,6 +115,13 @@ class AttackResult:
         PrivacyContradictionError
             The lower bound lies above the certified epsilon.
         """
+        if self.violated and self.lower_epsilon is None:
+            p = "" if self.p_value is None else f" (p = {self.p_value:.2g})"
+            raise PrivacyContradictionError(
+                f"the certified curve of {self.target or 'the attacked mechanism'} is refuted by "
+                f"{self.attack}{p} at confidence {self.confidence:g}. Either the implementation "
+                "or an assumption of the certificate is wrong: do not release."
+            )
         if self.violated:
             raise PrivacyContradictionError(
                 f"{self.target or 'the attacked mechanism'} is certified at epsilon = "

@@ -134,6 +134,7 @@ def audit_engine(
     k_minus: int | None = None,
     delta: float | None = None,
     beta: float = 0.05,
+    test: str = "epsilon",
     grad_path: str = "auto",
     device: str = "cpu",
     noise_random_state: int | None = None,
@@ -157,6 +158,8 @@ def audit_engine(
         1 / (10 n_public).
     beta : float, default=0.05
         In (0, 1): probability with which the lower bound may be wrong.
+    test : {"epsilon", "curve", "gdp"}, default="epsilon"
+        What is put to the test: see :func:`one_run_audit`.
     grad_path : {"auto", "closed_form", "functional"}, default="auto"
         Which of the engine's ways to clip is attacked.
     device : str, default="cpu"
@@ -216,7 +219,7 @@ def audit_engine(
     _run(plan, X, signs, observer, weights, options)
     result = one_run_audit(
         observer.scores, included, k_plus=k_plus, k_minus=k_minus, beta=beta,
-        certified=certified, target="the training engine",
+        test=test, certified=certified, target="the training engine",
     )  # fmt: skip
     return replace(
         result,

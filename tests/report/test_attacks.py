@@ -157,3 +157,24 @@ def test_hostile_names(rows: dict[str, Any]) -> None:
     assert "<script>alert(1)" not in page
     assert "<img src=x" not in page
     assert "\x1b" not in page
+
+
+def test_tests_of_curves_stand_in_a_table_of_their_own(rows: dict[str, Any]) -> None:
+    from privfair.accounting import Gaussian
+    from privfair.accounting import guarantee as certify
+
+    strong, weak = certify([Gaussian(50.0)], delta=1e-5), certify([Gaussian(0.3)], delta=1e-5)
+    honest = canaries(certified=weak, test="curve")
+    wrong = canaries(certified=strong, test="curve")
+    mu = canaries(certified=strong, test="gdp")
+    r = run(rows, [honest, wrong, mu, canaries(certified=strong)])
+    table = r.section("attacks").table("audited-curves")
+    assert [row[6] for row in table.rows] == ["no violation found", "VIOLATION", "VIOLATION"]
+    assert table.rows[2][3].startswith("1.")  # a bound on mu, and never among the epsilons
+    assert len(r.section("attacks").table("audited-brief").rows) == 1
+    critical = [f.id for f in r.findings.values() if f.severity == "critical"]
+    assert len(critical) == 3
+    assert all(i.startswith("privacy.contradiction") for i in critical)
+    assert r.exit_code == 5
+    assert "bound on epsilon" in r.to_html()
+    assert run(rows, honest).exit_code == 0

@@ -79,7 +79,9 @@ def build(ctx: AuditContext) -> SectionResult:
         reason = "No attack on privacy was run for this report."
         return SectionResult("attacks", ctx.text("section.attacks"), "not_applicable", reason)
     bounds = [(m, r, _upper(m, r)) for m, r in ctx.attacks if r.lower_epsilon is not None]
+    curves = [(m, r) for m, r in ctx.attacks if r.assumption != "dp" and r.lower_epsilon is None]
     inferences = [(m, r) for m, r in ctx.attacks if r.roc]
+    used: dict[str, int] = {}
     findings: list[Finding] = []
     tables: list[Table] = []
     figures: list[Figure] = []
@@ -88,7 +90,11 @@ def build(ctx: AuditContext) -> SectionResult:
         tables.append(_bounds(bounds))
         figures.append(_axis(bounds))
         blocks += [Block("table", tables[0].id), Block("figure", figures[0].id)]
-        findings += _bound_findings(ctx, bounds)
+        findings += _bound_findings(ctx, bounds, used)
+    if curves:
+        tables.append(_curves(curves))
+        blocks.append(Block("table", tables[-1].id))
+        findings += _curve_findings(ctx, curves, used)
     for k, (model, result) in enumerate(inferences, 1):
         tables.append(_rates(ctx, model, result, k))
         figures.append(_roc(ctx, model, result, k))
@@ -117,6 +123,8 @@ def build(ctx: AuditContext) -> SectionResult:
             "arXiv 2305.08846.",
             "Jagielski, Ullman, Oprea 2020, Auditing differentially private machine learning, "
             "arXiv 2006.07709.",
+            "Mahloujifar, Melis, Chaudhuri 2024, Auditing f-differential privacy in one run, "
+            "arXiv 2410.22235.",
             "Carlini et al. 2022, Membership inference attacks from first principles, "
             "arXiv 2112.03570.",
             "Clopper, Pearson 1934, The use of confidence or fiducial limits.",
@@ -219,9 +227,8 @@ def _axis(bounds: list[Bound]) -> Figure:
     )
 
 
-def _bound_findings(ctx: AuditContext, bounds: list[Bound]) -> list[Finding]:
+def _bound_findings(ctx: AuditContext, bounds: list[Bound], used: dict[str, int]) -> list[Finding]:
     out: list[Finding] = []
-    used: dict[str, int] = {}
     for model, r, upper in bounds:
         lower = float(r.lower_epsilon or 0.0)
         value = Value(lower, lower, None, confidence=r.confidence, method="lower bound")
@@ -260,6 +267,74 @@ def _numbered(ctx: AuditContext, base: str, model: AuditedModel, used: dict[str,
     key = ctx.finding_id(base, model)
     used[key] = used.get(key, 0) + 1
     return key if used[key] == 1 else ctx.finding_id(f"{base}_{used[key]}", model)
+
+
+# -- whole curves -------------------------------------------------------------------------------
+_CLAIMS = {
+    "curve": "the certified curve as a whole",
+    "gdp": "a Gaussian curve",
+}
+
+
+def _curves(curves: list[Attack]) -> Table:
+    rows = []
+    for model, r in curves:
+        found = [e for e in r.estimates if e.name == "audited_mu"]
+        mu, claimed = (found[0].value if found else None), r.details.get("certified_mu")
+        rows.append(
+            (
+                _label(model, r), _CLAIMS.get(r.assumption, clean_label(r.assumption)),
+                "" if r.p_value is None else f"{r.p_value:.2g}",
+                "" if mu is None else format_lower(mu),
+                "" if claimed is None else format_upper(claimed),
+                f"{r.confidence:g}", clean_label(r.verdict),
+            )
+        )  # fmt: skip
+    return Table(
+        "audited-curves",
+        "Tests of trade-off curves",
+        (
+            Column("attack", "Attack", "label"),
+            Column("claim", "Put to the test", "text"),
+            Column("p", "p", "text"),
+            Column("mu", "mu: at least", "text"),
+            Column("certified_mu", "mu: certified", "text"),
+            Column("confidence", "Confidence", "text"),
+            Column("verdict", "Verdict", "text"),
+        ),
+        tuple(rows),
+        notes=(
+            "A whole curve says more than one point of it, so that more can be refuted. None of "
+            "these numbers is a bound on epsilon.",
+        ),
+    )
+
+
+def _curve_findings(
+    ctx: AuditContext, curves: list[Attack], used: dict[str, int]
+) -> list[Finding]:
+    out: list[Finding] = []
+    for model, r in curves:
+        p = "" if r.p_value is None else f" (p = {r.p_value:.2g})"
+        text = f"{_label(model, r)} put {_CLAIMS.get(r.assumption, 'a claim')} to the test{p}. "
+        if r.violated:
+            text += (
+                "Refuted: implementation or assumptions of the certificate are wrong, and the "
+                "model must not be released."
+            )
+        else:
+            text += "No violation was found, which proves nothing."
+        out.append(
+            Finding(
+                _numbered(
+                    ctx, f"privacy.{'contradiction' if r.violated else 'curve_test'}", model, used
+                ),
+                "critical" if r.violated else "note", text,
+                "Certificate contradicted" if r.violated else f"Test of a curve, {model.name}",
+                None, "attacks/audited-curves", model.id, rank=1 if r.violated else 0,
+            )
+        )  # fmt: skip
+    return out
 
 
 # -- membership inference ---------------------------------------------------------------------
