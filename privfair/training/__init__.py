@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "_base": ["BasePrivateEstimator", "Problem"],
+        "_checkpoint": ["Checkpoints"],
         "_clip_rules": [
             "AdaptiveClipping",
             "AutomaticClipping",

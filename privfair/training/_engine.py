@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from privfair.core import _validation as check
 from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
 from privfair.core.randomness import secret_stream
 from privfair.training._averaging import make_average
+from privfair.training._checkpoint import Checkpoints, RunState
 from privfair.training._checks import add_up, check_contributions
 from privfair.training._clip_rules import Clipping, make_clipping
 from privfair.training._clipping import (
@@ -141,6 +143,8 @@ class DPEngine:
         y: Tensor,
         sensitive: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        *,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         """Train on encoded records; everything that leaves is the module's parameters.
 
@@ -151,6 +155,9 @@ class DPEngine:
         sensitive : Tensor or None, shape (n_rows, n_sensitive)
         sample_weight : Tensor or None, shape (n_rows,)
             Factor of each record's loss, part of the record; clipping comes after it.
+        checkpoints : Checkpoints or None, default=None
+            Folder from which the run goes on, or in which it begins. It charges the run to its
+            own ledger; without it, the caller has charged ``plan.event()``.
         """
         plan, n_rows = self.plan, len(X)
         if n_rows != plan.n_public and plan.relation == "zero_out":
@@ -169,8 +176,17 @@ class DPEngine:
         observe = getattr(self._optimizer, "observe_noise", None)
         absorb = None if self._statistic is None else self._statistic.absorb
         self._path.prepare(X)
-        with self._progress.running(plan.steps) as advance:
-            for step in range(plan.steps):
+        state = RunState(theta, self._optimizer, average, self._bound, self._seeds[0] is not None)
+        with ExitStack() as stack:
+            first = 0
+            if checkpoints is not None:
+                self._check_restorable()
+                first = stack.enter_context(checkpoints.running(plan, state))
+                self._replay(first, sampler, noise, aside)
+            advance = stack.enter_context(self._progress.running(plan.steps))
+            for step in range(first, plan.steps):
+                if checkpoints is not None:
+                    checkpoints.before(step)
                 rows = torch.from_numpy(sampler.sample()).to(X.device)
                 sums = self._sums(X, y, sensitive, sample_weight, rows)
                 mean = noise.add(sums.total) / plan.expected_batch_size
@@ -185,6 +201,8 @@ class DPEngine:
                 if released is not None and absorb is not None:
                     absorb(released)
                 advance(step + 1)
+                if checkpoints is not None:
+                    checkpoints.after(step + 1)
         average.finish(theta)
 
     def _sums(
@@ -231,6 +249,25 @@ class DPEngine:
             return weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
 
         return score_weights
+
+    def _check_restorable(self) -> None:
+        if self._statistic is not None and not hasattr(self._bound, "statistic"):
+            raise InvalidParameterError(
+                "a run with a statistic (or penalty) of its own cannot have checkpoints: what the "
+                "statistic has learnt would not be in them."
+            )
+
+    def _replay(
+        self, steps: int, sampler: PoissonSampler, noise: _Noise, aside: _Noise | None
+    ) -> None:
+        """Bring seeded streams to where they were after so many steps; nothing is released."""
+        if self._seeds[0] is None:
+            return
+        for step in range(steps):
+            sampler.sample()
+            noise.add(torch.zeros(noise.size, dtype=torch.float64))
+            if aside is not None and self._statistic and step % self._statistic.every == 0:
+                aside.add(torch.zeros(aside.size, dtype=torch.float64))
 
     def _statistic_noise(self) -> _Noise | None:
         if self._statistic is None:

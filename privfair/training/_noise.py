@@ -38,6 +38,7 @@ class StepNoise:
         seed: int | None,
         pieces: int = 0,
     ) -> None:
+        self.size = size
         self._mechanism: HardenedGaussian | None = None
         if multiplier is not None:
             self._mechanism = HardenedGaussian(

@@ -134,6 +134,21 @@ class TrainingPlan:
             return ev.NonPrivate()
         return sampled_run(self, self.noise_multiplier, self.effective_noise_multiplier)
 
+    def redone_event(self, steps: int) -> Any:
+        """Return the event of ``steps`` steps that are done again, as the dearest steps are.
+
+        Parameters
+        ----------
+        steps : int
+            How many.
+        """
+        from privfair.accounting import events as ev
+
+        sigma = self.effective_noise_multiplier
+        if sigma is None:
+            return ev.NonPrivate()
+        return ev.SelfComposed(ev.PoissonSampled(self.sample_rate, ev.Gaussian(sigma)), steps)
+
     def at_noise(
         self, effective: float | None, share: float = 0.0, every: int = 1
     ) -> TrainingPlan:

@@ -161,11 +161,11 @@ ENGINE_BUGS = {
     ),
     "one step too few": (
         check_every_step_is_noised,
-        ("for step in range(plan.steps):", "for step in range(plan.steps - 1):"),
+        ("for step in range(first, plan.steps):", "for step in range(first, plan.steps - 1):"),
     ),
     "one step too many": (
         check_every_step_is_noised,
-        ("for step in range(plan.steps):", "for step in range(plan.steps + 1):"),
+        ("for step in range(first, plan.steps):", "for step in range(first, plan.steps + 1):"),
     ),
     "generator seeded inside the loop": (
         check_every_step_is_noised,
