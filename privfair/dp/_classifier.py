@@ -49,7 +49,8 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         categories; ``"as_is"`` for numeric columns that are used as they are (nothing is read
         from them); None learns bounds and categories privately.
     preprocessing_share : float, default=0.2
-        Part of epsilon and delta, in (0, 1), that pays for what ``schema=None`` learns.
+        Part of epsilon and delta, in (0, 1), that pays for what ``schema=None`` and
+        ``binning="dp_quantiles"`` learn.
     max_grad_norm : float, default=1.0
         L2 bound on one record's gradient over all parameters together, above 0.
     batch_size : int or "auto", default="auto"
@@ -57,10 +58,10 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         at most n_public.
     epochs : float, default=20
         Expected number of times that a record is used, above 0.
-    optimizer : {"sgd", "adam"}, default="sgd"
+    optimizer : {"adam", "sgd"}, default="adam"
         Post-processing of the noisy gradients.
     lr : float or "auto", default="auto"
-        Step size, above 0. ``"auto"`` is 4 for sgd and 0.05 for adam (2 and 0.01 with hidden
+        Step size, above 0. ``"auto"`` is 0.05 for adam and 4 for sgd (0.02 and 2 with hidden
         layers or a module), for sgd divided by the public bound on an encoded record's squared
         norm over 16 where that is above 1.
     hidden_layer_sizes : tuple of int, default=()
@@ -69,9 +70,9 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         A module (copied) or a callable ``(n_features, n_outputs) -> Module`` instead of
         ``hidden_layer_sizes``. It must treat each record alone: batch normalisation is refused.
         It has one output for two classes and one per class for more.
-    binning : {"public"} or None, default=None
-        ``"public"`` adds an indicator feature for each bin that the schema declares. Private
-        bins, ``"dp_quantiles"``, are not available in this version and are refused.
+    binning : {"public", "dp_quantiles"} or None, default=None
+        ``"public"`` adds an indicator feature for each bin that the schema declares,
+        ``"dp_quantiles"`` up to 16 bins per numeric column between private quantiles.
     classes : array-like or None, default=None
         All labels that can occur, public. None takes the labels present as public, which
         ``privacy_.assumptions`` then says.
@@ -166,7 +167,7 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         max_grad_norm: float = 1.0,
         batch_size: int | str = "auto",
         epochs: float = 20,
-        optimizer: str = "sgd",
+        optimizer: str = "adam",
         lr: float | str = "auto",
         hidden_layer_sizes: Sequence[int] = (),
         module: nn.Module | Callable[[int, int], nn.Module] | None = None,

@@ -54,7 +54,8 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         categories; ``"as_is"`` for numeric columns that are used as they are (nothing is read
         from them); None learns bounds and categories privately.
     preprocessing_share : float, default=0.2
-        Part of epsilon and delta, in (0, 1), that pays for what ``schema=None`` learns.
+        Part of epsilon and delta, in (0, 1), that pays for what ``schema=None`` and
+        ``binning="dp_quantiles"`` learn.
     max_grad_norm : float, default=1.0
         L2 bound on one record's gradient over all parameters together, above 0, in the units of
         the scaled target.
@@ -75,8 +76,9 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
     module : torch.nn.Module, callable or None, default=None
         A module (copied) or a callable ``(n_features, 1) -> Module`` instead of
         ``hidden_layer_sizes``. It must treat each record alone: batch normalisation is refused.
-    binning : {"public"} or None, default=None
-        ``"public"`` adds an indicator feature for each bin that the schema declares.
+    binning : {"public", "dp_quantiles"} or None, default=None
+        ``"public"`` adds an indicator feature for each bin that the schema declares,
+        ``"dp_quantiles"`` up to 16 bins per numeric column between private quantiles.
     allow_weak : bool, default=False
         Accept epsilon above 20 or delta of at least 1 / n_public, on the record.
     allow_idealized : bool, default=False

@@ -2,4 +2,6 @@
 
 from privfair.core._lazy import attach
 
-__getattr__, __dir__, __all__ = attach(__name__, {"_encoder": ["PrivateTableEncoder"]})
+__getattr__, __dir__, __all__ = attach(
+    __name__, {"_cuts": ["with_exact_cuts"], "_encoder": ["PrivateTableEncoder"]}
+)

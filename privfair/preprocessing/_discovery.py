@@ -127,7 +127,7 @@ class SchemaDiscovery:
     def __init__(
         self,
         table: Table,
-        epsilon: float,
+        epsilon: float | Fraction,
         delta: float,
         neighboring: str,
         noise_random_state: int | None,

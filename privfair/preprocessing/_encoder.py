@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,8 +28,9 @@ from privfair.core.frames import Table, as_table
 from privfair.core.privacy import NEIGHBORING, PrivacyGuarantee
 from privfair.core.schema import Schema
 from privfair.preprocessing import _saved
+from privfair.preprocessing._cuts import CutDiscovery
 from privfair.preprocessing._discovery import SchemaDiscovery
-from privfair.preprocessing._layout import Layout
+from privfair.preprocessing._layout import Layout, columns_of
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
@@ -46,7 +48,8 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
     1. Numbers are clipped to their public bounds (after ``log1p`` of the distance to the lower
        one, if the schema says so) and scaled to [-1, 1] or [0, 1].
     2. Categories become one indicator column for each declared value.
-    3. With ``binning="public"`` the bins that the schema declares add indicator columns.
+    3. With ``binning="public"`` the bins that the schema declares add indicator columns, with
+       ``binning="dp_quantiles"`` bins of about equal weight, learnt privately.
 
     Parameters
     ----------
@@ -56,21 +59,22 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         (those above a noisy threshold, the rest pooled as ``"other"``) for ``epsilon`` and
         ``delta``.
     epsilon : float or None, default=None
-        Budget of learning; needed with ``schema=None`` and only there.
+        Budget of learning; needed with ``schema=None`` or ``binning="dp_quantiles"`` and only
+        there.
     delta : float or None, default=None
-        As ``epsilon``; used by categorical columns only.
+        Needed with ``schema=None``; used by categorical columns only.
     numeric_range : {"symmetric", "unit"}, default="symmetric"
         [-1, 1] or [0, 1].
-    binning : {None, "public"}, default=None
-        Whether the schema's bins add indicator columns. Private bins ("dp_quantiles") are not
-        available here and are refused.
+    binning : {None, "public", "dp_quantiles"}, default=None
+        Whether bins add indicator columns: the schema's own, or up to 16 bins per numeric column
+        between private quantiles (bins that the schema declares are then left aside).
     missing : {"error", "middle"}, default="error"
         A missing number is an error, or the middle of the public range. A missing category is an
         undeclared value: it goes to the column's ``other``, or is an error.
     neighboring : {"zero_out", "add_remove", "replace_one"}, default="zero_out"
         Relation of the guarantee, when something is learnt.
     ledger : Ledger or None, default=None
-        Charged before the data are read. Needed with ``schema=None``.
+        Charged before the data are read. Needed where something is learnt.
     dtype : {"float64", "float32"}, default="float64"
         Of the output.
     noise_random_state : int or None, default=None
@@ -106,13 +110,16 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
     one record and of public knowledge, and costs nothing. Without, each column has an even share
     of the budget: a numeric one spends half on a noisy histogram over powers of two and half on
     two quantiles within the range found, a categorical one all of it on thresholded noisy counts.
+    Private bins take half of the budget then, and all of it with a schema: four levels of private
+    medians per column, each of which a record enters once (``docs/proofs/quantile.md``).
     Column names and dtypes are taken as public. ``transform`` is a function of the record and of
     ``schema_``. Known limits: an error about undeclared or missing values reveals that there is
     one.
 
     References
     ----------
-    Smith, 2011. Korolova, Kenthapadi, Mishra, Ntoulas, 2009.
+    Smith, 2011. Korolova, Kenthapadi, Mishra, Ntoulas, 2009. Kaplan, Schnapp, Stemmer,
+    "Differentially Private Approximate Quantiles", 2022, arXiv:2110.05429.
 
     Examples
     --------
@@ -166,6 +173,8 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             budget is split. No value is read.
         """
         mode = self._mode()
+        if mode == "cuts":
+            return self._cuts(_as_schema(self.schema).numeric).cost()
         if mode != "private":
             return ()
         if X is None:
@@ -173,7 +182,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
                 "cost needs X with schema=None: the names and dtypes of its columns, which are "
                 "taken as public, decide how the budget is split. No value is read."
             )
-        return self._discovery(as_table(X)).cost()
+        return self._priced(as_table(X))[2]
 
     def _mode(self) -> str:
         """Check every parameter and say how the schema is known."""
@@ -181,13 +190,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         check.one_of(_MISSING, missing=self.missing)
         check.one_of(NEIGHBORING, neighboring=self.neighboring)
         check.one_of(("float64", "float32"), dtype=self.dtype)
-        if self.binning == "dp_quantiles":
-            raise InvalidParameterError(
-                "binning='dp_quantiles' is not available in this version: private bins are not "
-                "learnt yet. Declare public cut points, Numeric(low, high, bins=[...]), and pass "
-                "binning='public'."
-            )
-        check.one_of((None, "public"), binning=self.binning)
+        check.one_of((None, "public", "dp_quantiles"), binning=self.binning)
         if self.schema is None:
             self._check_budget()
             return "private"
@@ -198,6 +201,14 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
                 "schema must be a Schema, a mapping of column names to Numeric or Categorical, "
                 f"'as_is' or None, got {type(self.schema).__name__}."
             )
+        if self.binning == "dp_quantiles":
+            if isinstance(self.schema, str):
+                raise InvalidParameterError(
+                    "binning='dp_quantiles' needs bounds to look between, and schema='as_is' has "
+                    "none. Pass a public schema, or schema=None."
+                )
+            self._check_epsilon()
+            return "cuts"
         if self.epsilon is not None or self.delta is not None:
             raise InvalidParameterError(
                 "epsilon and delta are the price of learning a schema, and nothing is learnt when "
@@ -217,9 +228,35 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         check.strong_enough(epsilon, delta, None)
         return epsilon, delta
 
-    def _discovery(self, table: Table) -> SchemaDiscovery:
-        return SchemaDiscovery(
-            table, *self._check_budget(), self.neighboring, self.noise_random_state
+    def _check_epsilon(self) -> float:
+        if self.epsilon is None:
+            raise InvalidParameterError(
+                "binning='dp_quantiles' learns cut points from the data, which has a price: pass "
+                "epsilon= and a shared ledger=, or declare public cut points and pass "
+                "binning='public'."
+            )
+        epsilon = check.epsilon(epsilon=self.epsilon)
+        if self.delta is not None:
+            check.delta(delta=self.delta)
+        check.strong_enough(epsilon, self.delta or 0.0, None)
+        return epsilon
+
+    def _priced(
+        self, table: Table
+    ) -> tuple[SchemaDiscovery, CutDiscovery | None, tuple[AccountedEvent, ...]]:
+        """Return what learns a whole schema, and the price of it."""
+        epsilon, delta = self._check_budget()
+        part = Fraction(epsilon) / (2 if self.binning == "dp_quantiles" else 1)
+        discovery = SchemaDiscovery(table, part, delta, self.neighboring, self.noise_random_state)
+        numeric = [name for name, kind in discovery.kinds.items() if kind == "numeric"]
+        if self.binning != "dp_quantiles" or not numeric:
+            return discovery, None, discovery.cost()
+        cuts = CutDiscovery(numeric, part, self.neighboring, self.noise_random_state)
+        return discovery, cuts, (*discovery.cost(), *cuts.cost())
+
+    def _cuts(self, columns: list[str]) -> CutDiscovery:
+        return CutDiscovery(
+            columns, self._check_epsilon(), self.neighboring, self.noise_random_state
         )
 
     # -- fit ----------------------------------------------------------------------------------
@@ -232,10 +269,10 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         y : ignored
         """
         mode = self._mode()
-        if mode == "private" and self.ledger is None:
+        if mode in ("private", "cuts") and self.ledger is None:
             raise InvalidParameterError(
-                "a PrivateTableEncoder with schema=None needs an explicit ledger=, shared with "
-                "whatever else uses these data: its price would otherwise be counted nowhere. "
+                "a PrivateTableEncoder that learns something needs an explicit ledger=, shared "
+                "with whatever else uses these data: else its price would be counted nowhere. "
                 "Pass ledger=Ledger(...), or a public schema."
             )
         return self._fit(X, mode, charge=True)
@@ -265,42 +302,64 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         if mode == "public":
             schema = _as_schema(self.schema)
             layout = self._make_layout(schema)
-            layout.check(table, _columns(table, schema))
+            layout.check(table, columns_of(table, schema))
             # A schema that was learnt, here or before this encoder was saved, stays learnt.
             privacy = schema.origin or self._public_guarantee(
                 "the schema (bounds and categories) is public"
             )
             events = privacy.events
         else:
-            schema, events = self._learn(table, charge=charge)
+            schema, events = self._learn(table, mode, charge=charge)
             layout = self._make_layout(schema)
-            privacy = self._learnt_guarantee(events)
-            schema = schema.released_under(privacy)
+            privacy = self._learnt_guarantee(events, mode)
+            earlier = self.schema.origin if isinstance(self.schema, Schema) else None
+            schema = schema.released_under(
+                privacy if earlier is None else privacy.compose(earlier)
+            )
+            privacy = schema.origin or privacy
+            events = privacy.events
         validate_data(self, frame, skip_check_array=True)
         self.schema_, self._layout, self.events_, self.privacy_ = schema, layout, events, privacy
         self.n_features_out_ = sum(layout.widths())
         self.max_row_norm_ = layout.max_row_norm()
         return self
 
-    def _learn(self, table: Table, *, charge: bool) -> tuple[Schema, tuple[AccountedEvent, ...]]:
-        discovery = self._discovery(table)
-        events = discovery.cost()
-        if self.missing == "error":
-            _refuse_missing(table)
+    def _learn(
+        self, table: Table, mode: str, *, charge: bool
+    ) -> tuple[Schema, tuple[AccountedEvent, ...]]:
+        learn: Callable[[], Schema]
+        if mode == "cuts":
+            declared = _as_schema(self.schema)
+            self._make_layout(declared).check(table, columns_of(table, declared))
+            cuts = self._cuts(declared.numeric)
+            events = cuts.cost()
+
+            def learn() -> Schema:
+                return cuts.learn(table, declared)
+        else:
+            discovery, more, events = self._priced(table)
+            if self.missing == "error":
+                _refuse_missing(table)
+
+            def learn() -> Schema:
+                schema = discovery.learn(table)
+                return schema if more is None else more.learn(table, schema)
+
         if not charge:
-            return discovery.learn(table), events
+            return learn(), events
         from privfair.accounting.events import Composed
 
         with self.ledger.spend(
             Composed(events),
-            purpose="PrivateTableEncoder: schema",
+            purpose="PrivateTableEncoder: schema" if mode == "private" else "PrivateTableEncoder",
             numerics="exact",
             seeded=self.noise_random_state is not None,
         ):
-            return discovery.learn(table), events
+            return learn(), events
 
     def _make_layout(self, schema: Schema) -> Layout:
-        return Layout(schema, self.numeric_range == "unit", self.binning == "public", self.missing)
+        bins = self.binning is not None
+        return Layout(schema, self.numeric_range == "unit", bins, self.missing)
 
     def _public_guarantee(self, assumption: str) -> PrivacyGuarantee:
         return PrivacyGuarantee(
@@ -311,16 +370,20 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             assumptions=(f"{assumption}; nothing was learnt from the data",),
         )
 
-    def _learnt_guarantee(self, events: tuple[AccountedEvent, ...]) -> PrivacyGuarantee:
+    def _learnt_guarantee(self, events: tuple[AccountedEvent, ...], mode: str) -> PrivacyGuarantee:
         from privfair.accounting import guarantee
 
         return guarantee(
             events,
-            delta=self.delta,
+            delta=self.delta or 0.0,
             neighboring=self.neighboring,
             numerics="exact",
             seeded=self.noise_random_state is not None,
-            assumptions=("the names and dtypes of the columns are public",),
+            assumptions=(
+                "the names and dtypes of the columns are public"
+                if mode == "private"
+                else "the schema (bounds and categories) is public; its cut points were learnt",
+            ),
         )
 
     # -- after fit ----------------------------------------------------------------------------
@@ -343,7 +406,7 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
             return values
         frame = _as_frame(X)
         table = as_table(frame)
-        columns = _columns(table, self._layout.schema)
+        columns = columns_of(table, self._layout.schema)
         validate_data(self, frame, skip_check_array=True, reset=False)
         return self._layout.encode(table, columns, np.dtype(self.dtype))
 
@@ -416,7 +479,8 @@ class PrivateTableEncoder(PrivateEstimatorMixin, TransformerMixin, BaseEstimator
         made = cls(
             schema="as_is" if schema is None else schema,
             numeric_range=data["numeric_range"],
-            binning=data["binning"],
+            # Cut points learnt then are the schema's own now.
+            binning=data["binning"] and "public",
             missing=data["missing"],
             dtype=data["dtype"],
             neighboring=data["privacy"]["neighboring"],
@@ -467,22 +531,3 @@ def _refuse_missing(table: Table) -> None:
                 f"column {name!r} has missing or NaN values. Impute a public constant, or pass "
                 "missing='middle'."
             )
-
-
-def _columns(table: Table, schema: Schema) -> list[str]:
-    """Return the table's column for each of the schema's; names must match where there are any."""
-    if not table.has_names:
-        if len(table.columns) != len(schema):
-            raise SchemaError(
-                f"the schema has {len(schema)} columns and X has {len(table.columns)} unnamed "
-                "ones, which are matched by position. Pass a data frame, or drop columns."
-            )
-        return list(table.columns)
-    absent = [name for name in schema if name not in table.columns]
-    extra = [name for name in table.columns if name not in schema]
-    if absent or extra:
-        raise SchemaError(
-            f"X and the schema have different columns: {absent or 'none'} only in the schema, "
-            f"{extra or 'none'} only in X. Pass X[list(schema)], or declare them."
-        )
-    return schema.names

@@ -14,7 +14,7 @@ from privfair.core.frames import Table, missing_mask
 from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.mechanisms import column_codes, domain_size
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "columns_of"]
 
 
 @dataclass(frozen=True)
@@ -126,3 +126,22 @@ class Layout:
         if absent.any():
             share[absent] = 0.5
         return share if self.unit else 2.0 * share - 1.0
+
+
+def columns_of(table: Table, schema: Schema) -> list[str]:
+    """Return the table's column for each of the schema's; names must match where there are any."""
+    if not table.has_names:
+        if len(table.columns) != len(schema):
+            raise SchemaError(
+                f"the schema has {len(schema)} columns and X has {len(table.columns)} unnamed "
+                "ones, which are matched by position. Pass a data frame, or drop columns."
+            )
+        return list(table.columns)
+    absent = [name for name in schema if name not in table.columns]
+    extra = [name for name in table.columns if name not in schema]
+    if absent or extra:
+        raise SchemaError(
+            f"X and the schema have different columns: {absent or 'none'} only in the schema, "
+            f"{extra or 'none'} only in X. Pass X[list(schema)], or declare them."
+        )
+    return schema.names

@@ -116,7 +116,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     # lr="auto", by optimiser: of a linear model, and with hidden layers or a module
     _step_sizes: ClassVar[dict[str, tuple[float, float]]] = {
         "sgd": (4.0, 2.0),
-        "adam": (0.05, 0.01),
+        "adam": (0.05, 0.02),
     }
 
     # -- to be implemented -----------------------------------------------------------------

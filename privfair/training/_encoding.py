@@ -13,7 +13,7 @@ from privfair.core.exceptions import InvalidTypeError, SchemaError
 from privfair.core.frames import Table, as_table, is_dataframe, missing_mask
 from privfair.core.privacy import PrivacyGuarantee
 from privfair.core.schema import Categorical, Numeric, Schema
-from privfair.preprocessing import PrivateTableEncoder
+from privfair.preprocessing import PrivateTableEncoder, with_exact_cuts
 from privfair.training._budget import FitBudget
 
 __all__ = ["Encoding", "table_like"]
@@ -23,6 +23,9 @@ _EXACT = PrivacyGuarantee.none(
     assumptions=("bounds and categories were read off the data exactly, without privacy",),
 )
 """What holds for an encoder that a fit without privacy learnt."""
+
+
+_NAMED = (str, bytes, bool, int, float, np.bool_, np.integer, np.floating)
 
 
 class Encoding:
@@ -44,12 +47,13 @@ class Encoding:
     """
 
     def __init__(self, schema: Schema | str | None, binning: str | None) -> None:
-        self.learns = schema is None
+        self._cuts = binning == "dp_quantiles"
+        self.learns = schema is None or self._cuts
         self._exact = False
         self._encoded: NDArray[np.float32] | None = None
         self.encoder = PrivateTableEncoder(schema=schema, binning=binning, dtype="float32")
-        if not self.learns:
-            self.encoder.cost()  # checks its parameters
+        if schema is not None:  # checks parameters; the price of cuts is set by plan()
+            self.encoder.set_params(epsilon=1.0 if self._cuts else None).cost()
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -85,7 +89,7 @@ class Encoding:
         epsilon, delta = budget.preprocessing
         self.encoder.set_params(
             epsilon=epsilon,
-            delta=delta,
+            delta=None if self.encoder.schema is not None else delta,
             neighboring=budget.neighboring,
             noise_random_state=noise_random_state,
         )
@@ -99,7 +103,12 @@ class Encoding:
             self.encoder.fit(data)
             self._encoded = self.transform(data)
             return len(self._encoded)
-        return _checked(data).n_rows
+        table = _checked(data)
+        if self.encoder.schema is None:
+            _check_labels(table)
+        else:  # only cut points are learnt: the rest must fit
+            PrivateTableEncoder(schema=self.encoder.schema, dtype="float32").fit_transform(data)
+        return table.n_rows
 
     def fit_transform(self, X: Any) -> NDArray[np.float32]:
         """Learn what the plan says and encode."""
@@ -108,11 +117,22 @@ class Encoding:
             return encoded
         data = table_like(X)
         if self._exact:
-            self.encoder.set_params(schema=_exact_schema(as_table(data))).fit(data)
-            self.encoder.privacy_ = _EXACT
+            self._fit_exactly(data)
         else:
             self.encoder.fit_charged(data)
         return self.transform(X)
+
+    def _fit_exactly(self, data: Any) -> None:
+        """Learn without noise, for the twin."""
+        table = as_table(data)
+        schema = self.encoder.schema
+        if schema is None:
+            schema = _exact_schema(table)
+        if self._cuts:
+            schema = with_exact_cuts(table, schema)
+        binning = "public" if self._cuts else self.encoder.binning
+        self.encoder.set_params(schema=schema, binning=binning).fit(data)
+        self.encoder.privacy_ = _EXACT
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Encode rows."""
@@ -130,6 +150,7 @@ class Encoding:
         """Return the encoder that :meth:`to_dict` described."""
         made = cls.__new__(cls)
         made.learns, made._exact, made._encoded = bool(data["learns"]), False, None
+        made._cuts = False
         made.encoder = PrivateTableEncoder.from_dict(data["encoder"])
         return made
 
@@ -165,6 +186,20 @@ def _check_column(name: str, values: NDArray[Any]) -> None:
             f"argument must be a string or a number: column {name!r} has entries that are "
             "neither. Convert the column."
         )
+
+
+def _check_labels(table: Table) -> None:
+    """Raise for an entry that no private list of categories can name; no value is shown."""
+    for name in table.columns:
+        values = table.column(name)
+        if values.dtype.kind != "O":
+            continue
+        known = values[~missing_mask(values)]
+        if not all(isinstance(v, _NAMED) for v in known):
+            raise InvalidTypeError(
+                f"column {name!r} has entries that are neither text, bytes, booleans nor ints or "
+                "floats (decimal or date objects, say). Convert the column to float or to text."
+            )
 
 
 def _is_label(value: Any) -> bool:

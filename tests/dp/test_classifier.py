@@ -54,7 +54,8 @@ def private(**kwargs):
 
 # -- learning ------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "options", [{}, {"hidden_layer_sizes": (8,)}, {"optimizer": "adam", "epochs": 15}]
+    "options",
+    [{"epochs": 15}, {"hidden_layer_sizes": (8,), "epochs": 15}, {"optimizer": "sgd"}],
 )
 def test_learns_and_certifies(options):
     X, y = table(4_000)
@@ -335,7 +336,11 @@ def test_bad_data_spend_nothing_and_messages_hold_no_values(spoil, error):
         ({"hidden_layer_sizes": (4,), "module": nn.Linear(5, 1)}, InvalidParameterError),
         ({"module": 3}, InvalidTypeError),
         ({"binning": "kmeans"}, InvalidParameterError),
-        ({"binning": "dp_quantiles"}, InvalidParameterError),
+        ({"binning": "dp_quantiles", "schema": "as_is"}, InvalidParameterError),
+        (
+            {"binning": "dp_quantiles", "schema": Schema({"k": Categorical(["x"])})},
+            SchemaError,
+        ),
         ({"allow_weak": 1}, InvalidTypeError),
         ({"random_state": -1}, InvalidParameterError),
         ({"noise_random_state": 1.5}, InvalidParameterError),
@@ -480,7 +485,7 @@ def test_step_size_follows_the_public_bound_alone():
     """Many columns have a large public norm, and the default step shrinks accordingly."""
     from privfair.training._encoding import Encoding
 
-    clf = DPClassifier()
+    clf = DPClassifier(optimizer="sgd")
     wide = Encoding(Schema({f"c{i}": Numeric(0, 1) for i in range(63)}), None)
     X = np.zeros((3, 63))
     wide.check(X)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from privfair.accounting import Ledger
-from privfair.core.exceptions import InvalidTypeError, LabelError, SchemaError
+from privfair.core import Numeric, Schema
+from privfair.core.exceptions import InvalidTypeError, LabelError, PrivfairError, SchemaError
 from privfair.dp import DPClassifier, PrivateTableEncoder
 
 SECRET = "John Smith, HIV+"
@@ -147,3 +148,23 @@ def test_the_encoder_of_a_twin_without_noise_claims_nothing():
     public = DPClassifier(epsilon=float("inf"), schema="as_is", ledger=Ledger(), epochs=1)
     public.fit(frame, np.tile([0, 1], 30))
     assert public.encoding_.encoder.privacy_.epsilon == 0.0  # here nothing was learnt
+
+
+@pytest.mark.parametrize(
+    "schema", [None, Schema({"a": Numeric(-4, 4), "b": Numeric(-4, 4)})], ids=["learnt", "public"]
+)
+def test_odd_objects_in_a_numeric_column_spend_nothing(schema):
+    from datetime import date
+    from decimal import Decimal
+
+    for odd in (Decimal("98.75"), date(1987, 6, 5), 3 + 4j, (1, 2)):
+        X = numbers()
+        y = np.arange(len(X)) % 2
+        X["a"] = X["a"].astype(object)
+        X.at[17, "a"] = odd
+        ledger = Ledger()
+        with pytest.raises((TypeError, ValueError)) as caught:
+            DPClassifier(schema=schema, ledger=ledger).fit(X, y)
+        assert isinstance(caught.value, PrivfairError)
+        assert "'a'" in str(caught.value) and "98.75" not in str(caught.value)
+        assert ledger.spent().epsilon == 0.0

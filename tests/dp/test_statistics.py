@@ -94,7 +94,7 @@ def test_released_models_have_the_accounted_noise():
     found = []
     for seed in range(300):
         clf = DPClassifier(
-            schema="as_is", epochs=2, batch_size=50, lr=1.0, ledger=Ledger(),
+            schema="as_is", epochs=2, batch_size=50, optimizer="sgd", lr=1.0, ledger=Ledger(),
             max_grad_norm=1e-6, noise_random_state=seed, delta=1e-3,
         ).fit(X, y)  # fmt: skip
         found.append(clf.intercept_[0])
