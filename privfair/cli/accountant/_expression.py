@@ -8,7 +8,7 @@ import math
 from dataclasses import MISSING, fields
 from typing import Any
 
-from privfair.core.exceptions import InvalidParameterError, UnsupportedEventError
+from privfair.core.exceptions import InvalidParameterError, PrivfairError, UnsupportedEventError
 
 __all__ = ["parse_expression"]
 
@@ -131,4 +131,9 @@ def _event(name: str, args: list[ast.expr], keywords: list[ast.keyword], depth: 
         found[keyword.arg] = _value(keyword.value, depth + 1)
     if missing := [key for key in needed if key not in found]:
         raise InvalidParameterError(f"{form} needs {missing[0]}.")
-    return cls(**found)
+    try:
+        return cls(**found)
+    except PrivfairError:
+        raise
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidParameterError(f"{form} was given a value of the wrong kind.") from None
