@@ -104,6 +104,8 @@ def _exact_lattice(plan: Plan, ranged: bool) -> Atoms | None:
     """The composed loss without any rounding, when one randomised response is all there is."""
     if plan.mu2 or plan.sampled or plan.laplace or plan.discrete_laplace:
         return None
+    if plan.truncated or plan.mixtures:
+        return None
     responses = _responses(plan, ranged)
     if len(responses) != 1:
         return None
@@ -120,6 +122,8 @@ def _parts(plan: Plan, ranged: bool) -> list[tuple[Part, int]]:
     ]
     if plan.mu2:  # the plan has doubled the contribution where the relation asks for it
         out.append((("gaussian", 1.0, plan.mu2**-0.5, "add_remove"), 1))
+    out += [(("truncated", *key, relation), n) for key, n in plan.truncated.items()]
+    out += [(("mixture", *key), n) for key, n in plan.mixtures.items()]
     out += [(("laplace", q, b), n) for (q, b), n in plan.laplace.items()]
     out += [(("discrete_laplace", a, s), n) for (a, s), n in plan.discrete_laplace.items()]
     for (eps0, k), n in _responses(plan, ranged).items():
@@ -139,6 +143,13 @@ def first_step(plan: Plan, *, ranged: bool = False) -> float:
     for (q, sigma), n in plan.sampled.items():
         # Never more than the whole Gaussian's spread, which a tiny sigma would suggest.
         spread += n * min(q * q * math.expm1(min(1 / sigma**2, 60.0)), 1 / sigma**2)
+        count += n
+    for (_, q, _, sigma), n in plan.truncated.items():
+        spread += n * min(q * q * math.expm1(min(1 / sigma**2, 60.0)), 1 / sigma**2)
+        count += n
+    for (sigma, most, q), n in plan.mixtures.items():
+        size = (most * q) ** 2 + most * q * (1 - q)
+        spread += n * min(size * math.expm1(min(1 / sigma**2, 60.0)), (most / sigma) ** 2)
         count += n
     for (q, b), n in plan.laplace.items():
         spread += n * min(q * q * math.expm1(min(1 / b**2, 60.0)), 1 / b**2)

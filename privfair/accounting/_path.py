@@ -11,7 +11,7 @@ import numpy as np
 from privfair.accounting import _rdp
 from privfair.accounting import events as ev
 from privfair.accounting._filters import Filter, best_order
-from privfair.accounting._plan import as_events
+from privfair.accounting._plan import as_events, check_unit
 from privfair.accounting.accountant import AccountedProfile
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, SchemaVersionError
@@ -61,6 +61,7 @@ class Path:
         """Return what events cost under each rule, how likely they fail, and the events."""
         events = as_events(event)
         if events not in self._known:
+            check_unit(events, unit)
             profile = AccountedProfile(events, neighboring)
             spent = [rule.value(profile, None) for rule in rules]
             if len(self._known) >= _KEPT:

@@ -19,15 +19,12 @@ from privfair.core.exceptions import (
     UnsupportedEventError,
 )
 
-__all__ = ["Plan", "as_events", "read"]
+__all__ = ["Plan", "as_events", "check_unit", "read"]
 
 _PARTS = "The parts were fixed without looking at the data, and no record is in two."
-_LATER = {
-    "FixedBatchWOR": "batches of fixed size drawn without replacement",
-    "TruncatedPoisson": "truncated Poisson batches",
-    "UserPoisson": "record-wise sampling with several records per user",
-    "RepeatAndSelect": "selection of the best of several runs",
-}
+Truncated = tuple[int, float, int, float]
+Mixture = tuple[float, int, float]
+Selected = tuple["Plan", float, float, int]
 
 
 @dataclass
@@ -44,6 +41,15 @@ class Plan:
         ``(q, b) -> count``, with ``q = 1`` for unsubsampled ones.
     discrete_laplace, responses, approx, ranged : Counter
         ``(a, sensitivity)``, ``(eps0, k)``, ``(eps, delta)`` and ``(eps, range)`` to counts.
+    truncated : Counter
+        ``(n, q, max_batch, sigma) -> count`` of truncated Poisson batches.
+    mixtures : Counter
+        ``(sigma, most, q) -> count`` of Gaussians on a sample of a unit's several records.
+    batches : Counter
+        ``(batch, n, sigma) -> count`` of Gaussians on batches drawn without replacement;
+        ``sigma`` is relative to the change by a replaced unit.
+    selected : list
+        ``(plan, mean, shape, count)``: the best of a random number of runs.
     rho, xi : float
         Sums over events known only by their zCDP bound.
     parallel : list
@@ -63,6 +69,10 @@ class Plan:
     responses: Counter[tuple[float, int]] = field(default_factory=Counter)
     approx: Counter[tuple[float, float]] = field(default_factory=Counter)
     ranged: Counter[tuple[float, float]] = field(default_factory=Counter)
+    truncated: Counter[Truncated] = field(default_factory=Counter)
+    mixtures: Counter[Mixture] = field(default_factory=Counter)
+    batches: Counter[tuple[int, int, float]] = field(default_factory=Counter)
+    selected: list[Selected] = field(default_factory=list)
     rho: float = 0.0
     xi: float = 0.0
     parallel: list[tuple[tuple[Plan, ...], tuple[Plan, ...] | None, int]] = field(
@@ -86,6 +96,7 @@ class Plan:
         """Whether the plan is unsubsampled Gaussians and nothing else."""
         return not (
             self.sampled
+            or self.without_rho
             or self.laplace
             or self.discrete_laplace
             or self.responses
@@ -94,6 +105,32 @@ class Plan:
             or self.rho
             or self.xi
             or self.parallel
+        )
+
+    @property
+    def without_rho(self) -> bool:
+        """Whether there are events of newer kinds, none of which has a pure or a zCDP bound."""
+        return bool(self.truncated or self.mixtures or self.batches or self.selected)
+
+    @property
+    def without_renyi(self) -> str:
+        """Name of a kind of event here that has no Renyi bound, or nothing."""
+        if self.truncated:
+            return "TruncatedPoisson"
+        if self.mixtures:
+            return "UserPoisson"
+        if self.sampled and self.relation == "replace_one":
+            return "PoissonSampled(Gaussian)"
+        return ""
+
+    @property
+    def slow(self) -> bool:
+        """Whether a Renyi divergence of the plan takes time that grows with the order."""
+        return bool(
+            self.sampled
+            or self.batches
+            or any(plan.slow for plan, *_ in self.selected)
+            or any(part.slow for parts, _, _ in self.parallel for part in parts)
         )
 
     @property
@@ -106,7 +143,7 @@ class Plan:
 
     def pure_epsilon(self) -> float:
         """Return the sum of the pure epsilons, infinite when some event has none."""
-        if self.mu2 or self.sampled or self.rho or self.xi:
+        if self.mu2 or self.sampled or self.rho or self.xi or self.without_rho:
             return math.inf
         total = [n * amplified(1 / b if b else math.inf, q) for (q, b), n in self.laplace.items()]
         total += [n * a * s for (a, s), n in self.discrete_laplace.items()]
@@ -127,7 +164,7 @@ class Plan:
         As in :func:`privfair.accounting._rdp.curve`, the failure probabilities of (eps, delta)
         events are not in it: subtract ``revealed`` from delta.
         """
-        if self.sampled:
+        if self.sampled or self.without_rho:
             return math.inf, 0.0
         rho = self.rho + self.mu2 / 2
         pure = [(amplified(1 / b if b else math.inf, q), n) for (q, b), n in self.laplace.items()]
@@ -181,6 +218,24 @@ def as_events(events: Any) -> tuple[ev.AccountedEvent, ...]:
     )
 
 
+def check_unit(events: Iterable[ev.AccountedEvent], unit: str) -> None:
+    """Refuse events that speak of another unit than the one whose guarantee is asked for.
+
+    Raises
+    ------
+    IncompatibleNeighboringError
+        Names the event.
+    """
+    for event in events:
+        if isinstance(event, ev.UserPoisson) and unit != "user":
+            raise IncompatibleNeighboringError(
+                f"event UserPoisson states what one user's several records do, and unit={unit!r} "
+                "was asked for. Use unit='user'; for records, PoissonSampled(q, Gaussian(sigma))."
+            )
+        inner = getattr(event, "event", None)
+        check_unit(getattr(event, "events", () if inner is None else (inner,)), unit)
+
+
 def read(events: Sequence[ev.AccountedEvent], relation: str) -> Plan:
     """Return the normal form of ``events`` under ``relation``.
 
@@ -215,12 +270,14 @@ def _add(plan: Plan, event: ev.AccountedEvent, count: int) -> None:
         _add_local(plan, event, count)
     elif isinstance(event, ev.ShuffledEpochs):
         _add_shuffled(plan, event, count)
-    elif event.kind in _LATER:
-        raise UnsupportedEventError(
-            f"event {event.kind} ({_LATER[event.kind]}) is recorded and cannot be priced yet; "
-            "no number is given rather than a wrong one. Use Poisson sampling "
-            "(PoissonSampled(q, Gaussian(sigma))) or leave the event out of the plan."
-        )
+    elif isinstance(event, ev.FixedBatchWOR):
+        _add_batches(plan, event, count)
+    elif isinstance(event, ev.TruncatedPoisson):
+        _add_truncated(plan, event, count)
+    elif isinstance(event, ev.UserPoisson):
+        _add_users(plan, event, count)
+    elif isinstance(event, ev.RepeatAndSelect):
+        _add_selected(plan, event, count)
     else:
         _add_central(plan, event, count)
 
@@ -296,6 +353,94 @@ def _add_shuffled(plan: Plan, event: ev.ShuffledEpochs, count: int) -> None:
         "each record is used once in each epoch."
     )
     _add_central(plan, ev.Gaussian(event.sigma), count * event.epochs)
+
+
+def _add_batches(plan: Plan, event: ev.FixedBatchWOR, count: int) -> None:
+    if plan.relation != "replace_one":
+        raise IncompatibleNeighboringError(
+            "event FixedBatchWOR has a guarantee under replace_one only: with a unit gone, "
+            "another one takes its place in the batch. Use replace_one, or Poisson sampling."
+        )
+    if event.batch == event.n:
+        _add(plan, event.event, count)
+        return
+    if isinstance(event.event, ev.NonPrivate):
+        plan.refuse("non_private")
+        return
+    sigma = _joint_sigma(event.event)
+    if sigma is None:
+        raise UnsupportedEventError(
+            f"event FixedBatchWOR({event.event.kind}) cannot be priced: batches without "
+            "replacement are priced for Gaussian events only."
+        )
+    if sigma == 0:
+        plan.refuse("no_noise")
+    elif math.isfinite(sigma):
+        plan.batches[event.batch, event.n, sigma / 2] += count
+        plan.assume("Each batch was drawn uniformly among all of its size, anew for each step.")
+
+
+def _add_truncated(plan: Plan, event: ev.TruncatedPoisson, count: int) -> None:
+    if plan.relation == "add_remove":
+        raise IncompatibleNeighboringError(
+            "event TruncatedPoisson needs a public number of records (how often a batch is cut "
+            "depends on it): use zero_out or replace_one."
+        )
+    if event.sigma == 0:
+        plan.refuse("no_noise")
+        return
+    if event.max_batch >= event.n:  # nothing is ever cut
+        _add(plan, ev.PoissonSampled(event.q, ev.Gaussian(event.sigma)), count)
+        return
+    plan.truncated[event.n, event.q, event.max_batch, event.sigma] += count
+    plan.assume("Each unit entered each batch independently with the stated probability.")
+    plan.assume("A batch above the stated size was cut to a uniformly drawn part of it.")
+
+
+def _add_users(plan: Plan, event: ev.UserPoisson, count: int) -> None:
+    if plan.relation == "replace_one":
+        raise IncompatibleNeighboringError(
+            "event UserPoisson has a guarantee under add_remove and zero_out, not under "
+            "replace_one."
+        )
+    if event.sigma == 0:
+        plan.refuse("no_noise")
+    elif event.q == 1.0:
+        plan.mu2 += count * (event.max_records / event.sigma) ** 2
+    elif event.max_records == 1:
+        plan.sampled[event.q, event.sigma] += count
+    else:
+        plan.mixtures[event.sigma, event.max_records, event.q] += count
+    plan.assume("Each record entered each batch independently with the stated probability.")
+    plan.assume("No user holds more than the stated number of records.")
+
+
+def _add_selected(plan: Plan, event: ev.RepeatAndSelect, count: int) -> None:
+    one = read((event.event,), plan.relation)
+    for reason in one.reasons:
+        plan.refuse(reason)
+    for sentence in one.assumptions:
+        plan.assume(sentence)
+    if plan.reasons:
+        return
+    if kind := one.without_renyi:
+        raise UnsupportedEventError(
+            f"event RepeatAndSelect({kind}) cannot be priced under {plan.relation}: what is "
+            "repeated needs Renyi divergences, and this has none here."
+        )
+    plan.assume(
+        "The number of runs was drawn from the stated law and kept secret, only the best run was "
+        "released, and runs were compared by a rule fixed beforehand."
+    )
+    if one.revealed:
+        # A run that fails with probability d: some run of K does with at most E[K] d, and the
+        # rest is a selection among runs that do not (docs/proofs/repeat-and-select.md).
+        lost = event.mean * one.revealed
+        if lost >= 1:
+            plan.refuse("delta_of_one")
+            return
+        plan.approx[0.0, lost] += count
+    plan.selected.append((one, event.mean, event.shape, count))
 
 
 def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
@@ -394,6 +539,12 @@ def _add_parallel(plan: Plan, event: ev.Parallel, count: int) -> None:
     plan.assume(_PARTS)
     if plan.reasons or not parts:
         return
+    for part in parts + (moved or ()):
+        if kind := part.without_renyi:
+            raise UnsupportedEventError(
+                f"event Parallel cannot be priced with {kind} in a part under {part.relation}: "
+                "different parts are compared by Renyi divergences, and this has none here."
+            )
     # A failure probability is not maximised by these bounds: charge them all, in sequence.
     if any(part.approx for part in parts):
         for inner in event.events:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.accounting import _lattice
+from privfair.accounting import _cells, _lattice
 from privfair.accounting._curve import Atoms
 
 __all__ = ["MAX_BUILT", "MAX_COMPOSED", "Composed", "GridTooFine", "Part", "compose", "reach"]
@@ -32,7 +32,8 @@ __all__ = ["MAX_BUILT", "MAX_COMPOSED", "Composed", "GridTooFine", "Part", "comp
 Floats = NDArray[np.float64]
 Part = tuple[Any, ...]
 """A mechanism: ``("gaussian", q, sigma, relation)``, ``("laplace", q, b)``,
-``("discrete_laplace", a, sensitivity)`` or ``("lattice", eps0, k, copies)``."""
+``("discrete_laplace", a, sensitivity)``, ``("lattice", eps0, k, copies)``,
+``("mixture", sigma, most, q)`` or ``("truncated", n, q, max_batch, sigma, relation)``."""
 
 MAX_BUILT = 1 << 19
 """Largest grid for one mechanism; its construction takes some microseconds for each point."""
@@ -155,6 +156,14 @@ def reach(part: Part) -> float:
             if relation == "replace_one":  # the library's grid is longer above than below
                 return upper - 2 * lower + _log_mix(q, far - half)
             return upper - lower
+        case ("mixture", sigma, most, q):
+            low, high = _cells.mixture_reach(*_shifts(most, q), sigma)
+            return high - low
+        case ("truncated", _, q, _, sigma, relation):
+            return max(
+                reach(("gaussian", q, sigma, relation)),
+                reach(("gaussian", q, sigma / 2, "replace_one")),
+            )
         case ("laplace", q, b):
             return _log_mix(q, 1 / b) - _log_mix(q, -1 / b)
         case ("discrete_laplace", a, sensitivity):
@@ -192,6 +201,14 @@ def _build(part: Part, step: float) -> Any:
                     made = pld.from_gaussian_mechanism(
                         sigma, sampling_prob=q, log_mass_truncation_bound=_LOG_CUT, **grid
                     )
+                case ("mixture", sigma, most, q):
+                    return _from_cells(_cells.mixture_cells(*_shifts(most, q), sigma, step))
+                case ("truncated", n, q, most, sigma, relation):
+                    if relation == "replace_one":
+                        grid["neighboring_relation"] = NeighboringRelation.REPLACE_ONE
+                    made = pld.from_truncated_subsampled_gaussian_mechanism(
+                        n, q, most, sigma, log_mass_truncation_bound=_LOG_CUT, **grid
+                    )
                 case ("laplace", q, b):
                     made = pld.from_laplace_mechanism(b, sampling_prob=q, **grid)
                 case ("discrete_laplace", a, sensitivity) if sensitivity > _MOST_SENSITIVE:
@@ -209,6 +226,23 @@ def _build(part: Part, step: float) -> Any:
     except (ValueError, OverflowError, FloatingPointError) as error:
         raise GridTooFine(f"{part} at step {step}: {error}") from error
     return pld.PrivacyLossDistribution(*(pmf.to_dense_pmf() for pmf in _orders(made)))
+
+
+def _shifts(most: int, q: float) -> tuple[Floats, Floats]:
+    """Return how far the records of one user move a sum, and how likely each is."""
+    return np.arange(most + 1.0), _cells.binomial_law(most, q)
+
+
+def _from_cells(cells: _cells.Cells) -> Any:
+    """Return the distribution of both orders of a pair known by its cells."""
+    from dp_accounting.pld import pld_pmf
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    made = []
+    for order in (cells, cells.mirrored()):
+        low, p, infinite = _cells.rounded_up(order)
+        made.append(pld_pmf.DensePLDPmf(order.h, low, p, infinite, True))
+    return pld.PrivacyLossDistribution(*made)
 
 
 def _from_atoms(losses: Floats, masses: Floats, lost: float, step: float) -> Any:

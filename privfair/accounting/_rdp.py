@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
+from privfair.accounting import _select
 from privfair.accounting._lattice import discrete_laplace_atoms, response_atoms
 from privfair.accounting._plan import Plan, amplified
-from privfair.core.exceptions import IncompatibleNeighboringError
+from privfair.core.exceptions import IncompatibleNeighboringError, UnsupportedEventError
 
 __all__ = ["QUICK", "RenyiBound", "convert", "curve", "rest_curve", "sampled_gaussian"]
 
@@ -31,6 +35,7 @@ QUICK: Floats = np.unique(
 )
 """Orders that suit most plans; :func:`convert` is told when the best order is at the end."""
 _FAR: Floats = np.geomspace(512.0, 1e7, 120)
+_WIDE: Floats = np.unique(np.concatenate([1 + np.geomspace(1e-3, 1e6, 700), QUICK]))
 
 
 def sampled_gaussian(q: float, sigma: float, orders: Floats) -> Floats:
@@ -40,10 +45,15 @@ def sampled_gaussian(q: float, sigma: float, orders: Floats) -> Floats:
     ``(a - 1) r(a) = ln sum_k C(a, k) (1 - q)^(a-k) q^k e^(k(k-1) / (2 sigma^2))``. In between,
     ``(a - 1) r(a)`` is convex in ``a``, so that its chord is an upper bound.
     """
+    return _chord(orders, lambda order: _log_moment(q, sigma, order))
+
+
+def _chord(orders: Floats, log_moment: Callable[[int], float]) -> Floats:
+    """Bound divergences between integer orders, where the logarithm of the moment is convex."""
     below = np.maximum(np.floor(orders), 1.0)
     above = np.ceil(orders)
     needed = np.unique(np.concatenate([below, above]))
-    logs = {int(a): _log_moment(q, sigma, int(a)) for a in needed}
+    logs = {int(a): log_moment(int(a)) for a in needed}
     share = np.where(above > below, orders - below, 0.0)
     low = np.array([logs[int(a)] for a in below])
     high = np.array([logs[int(a)] for a in above])
@@ -112,7 +122,36 @@ def rest_curve(plan: Plan, orders: Floats, *, ranged: bool) -> Floats:
             two = np.sort([curve(part, orders) for part in moved], axis=0)[-2:].sum(axis=0)
             worst = np.maximum(worst, two)
         total = total + count * worst
+    for (batch, n, sigma), count in plan.batches.items():
+        one = partial(_without_replacement, batch, n, sigma)
+        total = total + count * _chord(orders, one)
+    for run, mean, shape, count in plan.selected:
+        total = total + count * _selected(run, mean, shape, orders)
     return np.asarray(total)
+
+
+@lru_cache(maxsize=4096)
+def _without_replacement(batch: int, n: int, sigma: float, order: int) -> float:
+    """Log of a moment of a Gaussian on a batch of fixed size, dp_accounting's value.
+
+    Wang, Balle, Kasiviswanathan 2019, theorem 27. ``sigma`` is relative to what a replaced unit
+    changes, as the library's is for this event.
+    """
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    if order == 1:
+        return 0.0
+    accountant = RdpAccountant([order], dp_accounting.NeighboringRelation.REPLACE_ONE)
+    step = dp_accounting.GaussianDpEvent(sigma)
+    accountant.compose(dp_accounting.SampledWithoutReplacementDpEvent(n, batch, step))
+    return max(0.0, (order - 1) * float(accountant.rdp[0]))
+
+
+def _selected(one: Plan, mean: float, shape: float, orders: Floats) -> Floats:
+    """Divergences of the best of a random number of runs."""
+    grid = QUICK if one.slow else _WIDE
+    return _select.divergences(orders, curve(one, orders), grid, curve(one, grid), mean, shape)
 
 
 def _ranged(plan: Plan, orders: Floats) -> Floats:
@@ -132,6 +171,11 @@ def curve(plan: Plan, orders: Floats, *, exact: bool = False) -> Floats:
         raise IncompatibleNeighboringError(
             "event PoissonSampled(Gaussian) has no Renyi bound under replace_one; use "
             "accountant='pld' or 'best', or the relation zero_out (same noise, n public)."
+        )
+    if kind := plan.without_renyi:
+        raise UnsupportedEventError(
+            f"event {kind} has no Renyi bound here, which this accountant or filter needs; use "
+            "accountant='pld' or 'best' for a plan fixed beforehand."
         )
     total = rest_curve(plan, orders, ranged=True) + plan.mu2 / 2 * orders
     for (q, sigma), count in plan.sampled.items():
@@ -174,7 +218,7 @@ def epsilon(plan: Plan, delta: float, *, exact: bool = False) -> tuple[float, fl
     left = delta - plan.revealed
     orders = QUICK
     eps, order = convert(orders, curve(plan, orders, exact=exact), left)
-    if order == orders[-1]:
+    if order == orders[-1] and not (plan.batches or plan.selected):
         if plan.sampled:  # exact integer orders cost as much as the order
             far = np.geomspace(600, 16384, 12).round()
         else:
@@ -228,11 +272,9 @@ class RenyiBound:
 
 def rest_bound(plan: Plan, *, ranged: bool) -> Any:
     """Return the bound on what has no loss, or None when there is nothing of the kind."""
-    if not (plan.rho or plan.xi or plan.parallel or (ranged and plan.ranged)):
+    known = plan.rho or plan.xi or plan.parallel or plan.batches or plan.selected
+    if not (known or (ranged and plan.ranged)):
         return None
-    closed = not any(part.sampled for parts, _, _ in plan.parallel for part in parts)
-    if closed:
-        orders = np.unique(np.concatenate([1 + np.geomspace(1e-3, 1e6, 700), QUICK]))
-    else:
-        orders = QUICK
+    slow = replace(plan, sampled=Counter()).slow
+    orders = QUICK if slow else _WIDE
     return RenyiBound(orders, rest_curve(plan, orders, ranged=ranged))

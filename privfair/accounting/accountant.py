@@ -332,6 +332,7 @@ def guarantee(
     check.one_of(UNITS, unit=unit)
     check.one_of(NUMERICS, numerics=numerics)
     profile = AccountedProfile(events, neighboring, accountant)
+    _plan.check_unit(profile.events, unit)
     labels: dict[str, Any] = {
         "unit": unit,
         "neighboring": neighboring,

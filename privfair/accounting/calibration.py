@@ -141,6 +141,8 @@ class _Search:
             plan.rho += _plan.read(self.extras, "replace_one").mu2 / 2
         else:
             plan = self.plan(sigma)
+            if plan.without_renyi:  # of the extras: the answer is found without this bound
+                return math.inf
         eps, order = _rdp.convert(_ORDERS, _rdp.curve(plan, _ORDERS), self.delta - plan.revealed)
         if eps > self.epsilon and order == _ORDERS[-1]:  # a small target needs larger orders
             eps = min(eps, _rdp.epsilon(plan, self.delta)[0])

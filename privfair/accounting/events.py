@@ -23,6 +23,7 @@ from privfair.accounting._event_base import (
     several,
 )
 from privfair.core import _validation as check
+from privfair.core.exceptions import InvalidParameterError
 
 __all__ = [
     "SCHEMA",
@@ -426,7 +427,8 @@ class RepeatAndSelect(AccountedEvent):
     mean : float
         Mean number of runs, at least 1.
     shape : float
-        Shape of the truncated negative binomial law of the number; ``inf`` is Poisson.
+        Shape of the truncated negative binomial law of the number, at least 0: 0 is the
+        logarithmic law, 1 the geometric one; ``inf`` is Poisson.
 
     References
     ----------
@@ -441,6 +443,28 @@ class RepeatAndSelect(AccountedEvent):
         check_event(event=self.event)
         self._put("mean", check.positive(mean=self.mean))
         self._put("shape", check.non_negative(shape=self.shape, allow_inf=True))
+        if self.mean < 1:
+            raise InvalidParameterError(
+                f"mean must be at least 1, got {self.mean}: fewer runs are released by chance."
+            )
+
+    def runs(self, uniform: float) -> int:
+        """Return the number of runs that belongs to a uniform random number.
+
+        Parameters
+        ----------
+        uniform : float
+            In [0, 1); from a secret stream, for the number of runs must stay secret.
+
+        Returns
+        -------
+        int
+            Distributed as the event states if ``uniform`` is uniform: at least 1 for a finite
+            shape, possibly 0 for the Poisson law.
+        """
+        from privfair.accounting._select import quantile
+
+        return quantile(check.probability(uniform=uniform), self.mean, self.shape)
 
 
 @dataclass(frozen=True)

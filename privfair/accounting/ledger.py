@@ -541,6 +541,7 @@ class Ledger:
                 f"this ledger counts per {self.unit}, and the event is per {unit}. Use a ledger "
                 "for each unit."
             )
+        _plan.check_unit(events, self.unit)
         check_relation(self.neighboring, relation, events, null_ignored=null_ignored)
         single = events[0] if len(events) == 1 else ev.Composed(events)
         from privfair import __version__

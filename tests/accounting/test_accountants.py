@@ -431,8 +431,8 @@ def test_amplification_of_pure_mechanisms():
     "event",
     [
         ac.PoissonSampled(0.1, ac.DiscreteGaussian(1.0)), ac.PoissonSampled(0.1, ac.ZCDP(0.1)),
-        ac.FixedBatchWOR(100, 10, ac.Gaussian(1.0)), ac.TruncatedPoisson(100, 0.1, 20, 1.0),
-        ac.UserPoisson(0.1, 1.0, 3), ac.RepeatAndSelect(ac.Gaussian(1.0), 3.0, 1.0),
+        ac.PoissonSampled(0.1, ac.UserPoisson(0.1, 1.0, 2)),
+        ac.PoissonSampled(0.1, ac.RepeatAndSelect(ac.PureDP(0.1), 3.0, 1.0)),
     ],
     ids=lambda event: event.kind,
 )  # fmt: skip
