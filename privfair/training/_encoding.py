@@ -131,7 +131,8 @@ class Encoding:
         if self._cuts:
             schema = with_exact_cuts(table, schema)
         binning = "public" if self._cuts else self.encoder.binning
-        self.encoder.set_params(schema=schema, binning=binning).fit(data)
+        self.encoder.set_params(schema=schema, binning=binning, epsilon=None, delta=None)
+        self.encoder.fit(data)
         self.encoder.privacy_ = _EXACT
 
     def transform(self, X: Any) -> NDArray[np.float32]:
