@@ -35,6 +35,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 
 
+class _Runs(click.IntRange):
+    """0, or at least 2: with one run, privacy cannot be told from luck."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        found = int(super().convert(value, param, ctx))
+        if found == 1:
+            self.fail("1 run cannot tell privacy from luck; give 0 or at least 2.", param, ctx)
+        return found
+
+
 @click.group()
 def command() -> None:
     """Audit decisions or models: group metrics with intervals, certified privacy, one report.
@@ -236,6 +248,15 @@ def _ledger_note(ledger: Any) -> list[str]:
 @delta_option(default=None, help="By default the largest power of ten <= 1 / (10 rows).")
 @click.option("--no-dp", is_flag=True, help="Audit the baseline alone.")
 @click.option(
+    "--attacks/--no-attacks", default=True, show_default=True,
+    help="Attack the private twin's training with canaries; reads no row.",
+)  # fmt: skip
+@click.option(
+    "--runs", type=_Runs(0, 100), default=5, show_default=True,
+    help="Fits at each of several epsilons and without privacy, to see whom privacy costs what; "
+    "each is charged. 0 leaves this out.",
+)  # fmt: skip
+@click.option(
     "--split", type=click.Choice(["test", "train"]), default="test", show_default=True,
     help="Which rows are audited; both models are trained on the training rows.",
 )  # fmt: skip
@@ -252,6 +273,8 @@ def adult(
     epsilon: float,
     delta: float | None,
     no_dp: bool,
+    attacks: bool,
+    runs: int,
     split: str,
     allow_raw_training_rows: bool,
     data_home: Path | None,
@@ -262,8 +285,9 @@ def adult(
     """Train a baseline and its private twin on Adult, and audit both.
 
     LogisticRegression and DPClassifier on the official training rows (public schema), audited on
-    the official test rows by sex and race. Without the real files the embedded synthetic edition
-    is used, and every output says so in its first line.
+    the official test rows by sex and race; then attacks on the private twin, and the same model at
+    several epsilons, to see whom privacy costs what. Without the real files the embedded
+    synthetic edition is used, and every output says so in its first line.
     """
     from privfair.cli._audit_models import adult_models, audit_ledgers
     from privfair.datasets import fetch_adult
@@ -296,14 +320,47 @@ def adult(
     models = adult_models(
         train, epsilon=epsilon, delta=delta, seed=_seed(), ledger=spent, with_dp=not no_dp
     )
+    attacked, sweep = _studies(models, train, no_dp, attacks, runs, split, config, spent)
     result = audit(
         models, rows.data, rows.target, sensitive_features=rows.sensitive, ledger=audited,
-        config=config, random_state=_seed(),
+        attacks=attacked, sweep=sweep, config=config, random_state=_seed(),
     )  # fmt: skip
     _conclude(
         result, html=html, json_file=json_file, fail_on=conditions, full=full,
         more=_ledger_note(spent) + _ledger_note(audited),
     )  # fmt: skip
+
+
+def _studies(
+    models: dict[str, Any],
+    train: Any,
+    no_dp: bool,
+    attacks: bool,
+    runs: int,
+    split: str,
+    config: Any,
+    ledger: Any,
+) -> tuple[Any, Any]:
+    """Return attacks on the private twin, and the sweep, as far as they were asked for."""
+    from privfair.cli._audit_studies import attacks_on, sweep_of
+
+    if no_dp:
+        return None, None
+    name, twin = list(models.items())[-1]
+    found = None
+    if attacks:
+        note("attacking its training with canaries ...")
+        found = {name: attacks_on(twin, train.schema, seed=_seed())}
+    if not runs:
+        return found, None
+    if config.dp_report is not None or split == "train" or ledger.cap is not None:
+        note(
+            "no fits at several epsilons: they need held-out rows, a raw report and a ledger "
+            "without a cap."
+        )
+        return found, None
+    note(f"training {runs} times at each of several epsilons and without privacy ...")
+    return found, sweep_of(twin, train, runs=runs, seed=_seed())
 
 
 def _refuse_training_rows() -> None:

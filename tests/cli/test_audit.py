@@ -552,7 +552,7 @@ def test_adult_embedded_says_so_in_every_first_line(
     no_real_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, book = tmp_path / "reports", tmp_path / "l.db"
-    args = ["audit", "adult", "--output", str(folder), "--ledger", str(book), *FAST]
+    args = ["audit", "adult", "--output", str(folder), "--ledger", str(book), "--runs", "2", *FAST]
     assert run(args) == 0
     out, err = capsys.readouterr()
     assert out.startswith("EMBEDDED DATA")
@@ -572,10 +572,40 @@ def test_adult_embedded_says_so_in_every_first_line(
     from privfair.accounting import Ledger
 
     # The baseline was trained on the same rows without privacy, and its metrics are published.
-    baseline, private = Ledger.open(book, read_only=True).entries()
+    baseline, private, *more = Ledger.open(book, read_only=True).entries()
     assert baseline.event.kind == "NonPrivate" and private.epsilon <= 1.0
+    # The attacks read no training row; each fit of the sweep is charged, twins as NonPrivate.
+    epsilons = [0.0 if e.event.kind == "NonPrivate" else round(e.epsilon, 2) for e in more]
+    assert sorted(epsilons) == [0.0, 0.0, 0.3, 0.3, 1.0, 1.0, 3.0, 3.0]
+    attacks = result.section("attacks")
+    assert len(attacks.table("audited-brief").rows) == 2
+    assert [row[-1] for row in attacks.table("audited-curves").rows] == ["no violation found"]
+    cost = result.section("privacy_fairness").table("privacy-cost")
+    assert [row[0] for row in cost.rows] == ["0.3", "1", "3", "none (twin)"]
     beside = Ledger.open(tmp_path / "l-audited.db", read_only=True)
     assert beside.spent().epsilon == float("inf") and len(beside) == 1
+
+
+def test_one_run_is_refused_and_none_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["audit", "adult", "--output", str(tmp_path), "--runs", "1", *FAST]) == 2
+    assert "luck" in capsys.readouterr().err
+
+
+def test_a_capped_ledger_pays_for_no_sweep(
+    no_real_data: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from privfair.accounting import Ledger
+    from privfair.core import Budget
+
+    book = tmp_path / "l.db"
+    Ledger(book, cap=Budget(2.0, 1e-4), dataset_id="adult (embedded) training rows")
+    args = ["audit", "adult", "--output", str(tmp_path), "--ledger", str(book), "--no-attacks"]
+    code = run([*args, *FAST])
+    err = capsys.readouterr().err
+    assert code == 3, err  # the baseline without privacy is refused before anything is trained
+    assert len(Ledger.open(book, read_only=True)) == 0
 
 
 def test_adult_training_rows_are_refused_before_anything_is_spent(
