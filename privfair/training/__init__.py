@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = attach(
             "PerLayerClipping",
             "make_clipping",
         ],
+        "_distributed": ["DataParallel"],
         "_engine": ["DPEngine"],
         "_losses": ["LogisticLoss", "RecordLoss", "SoftmaxLoss", "SquaredLoss"],
         "_optim": ["make_optimizer"],

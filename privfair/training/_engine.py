@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,20 @@ from privfair.training._clipping import (
     clip_rows,
 )
 from privfair.training._closed_form import ClosedFormPath, StepSums, linear_stack
+from privfair.training._distributed import DataParallel, ShardSampler
 from privfair.training._functional import FunctionalPath, check_per_record_module
 from privfair.training._losses import RecordLoss
 from privfair.training._noise import StepNoise as _Noise
 from privfair.training._optim import FlatOptimizer
-from privfair.training._plan import StatisticPlan, TrainingPlan
+from privfair.training._plan import TrainingPlan
 from privfair.training._progress import Progress
 from privfair.training._sampling import PoissonSampler
-from privfair.training._statistic import BatchStatistic, BatchView
+from privfair.training._statistic import (
+    BatchStatistic,
+    BatchView,
+    check_statistic,
+    own_statistic,
+)
 
 __all__ = ["BatchStatistic", "BatchView", "DPEngine"]
 
@@ -75,6 +80,8 @@ class DPEngine:
     check_contributions : bool, default=False
         For tests and debugging: compute each record's clipped contribution alone, as well, and
         compare it with the bound. An error then depends on private data.
+    parallel : DataParallel or None, default=None
+        Do the run together with other processes, each of which holds a part of the records.
     progress : Progress or None
         Shows public quantities only.
 
@@ -112,13 +119,14 @@ class DPEngine:
         max_physical_batch: int | None = None,
         precision: str = "float32",
         check_contributions: bool = False,
+        parallel: DataParallel | None = None,
         progress: Progress | None = None,
     ) -> None:
         chosen = make_clipping(clipping)
         self._bound = chosen.rule(module, plan.max_grad_norm) if plan.private else None
         if hasattr(self._bound, "statistic"):
-            statistic = _own_statistic(self._bound, plan, statistic)
-        _check_statistic(plan, statistic)
+            statistic = own_statistic(self._bound, plan, statistic)
+        check_statistic(plan, statistic)
         self.plan = plan
         self._module = module.eval()
         self._loss = loss
@@ -130,6 +138,7 @@ class DPEngine:
             check.positive_int(max_physical_batch=max_physical_batch)
         self._physical = max_physical_batch
         self._precision = _DTYPES[check.one_of(_DTYPES, precision=precision)]
+        self._parallel = parallel
         self._checked = check.boolean(check_contributions=check_contributions)
         self._progress = progress or Progress(enabled=False)
         self._path = _choose_path(grad_path, module, loss)
@@ -159,22 +168,25 @@ class DPEngine:
             Folder from which the run goes on, or in which it begins. It charges the run to its
             own ledger; without it, the caller has charged ``plan.event()``.
         """
-        plan, n_rows = self.plan, len(X)
+        plan = self.plan
+        before, n_rows = (0, len(X)) if self._parallel is None else self._parallel.place(len(X))
         if n_rows != plan.n_public and plan.relation == "zero_out":
             raise AccountingAssumptionError(
                 f"under 'zero_out' the number of records is public and must be the plan's "
                 f"n_public = {plan.n_public}; the data have another. Leave n_public out, or use "
                 "neighboring='add_remove'."
             )
-        sampler = PoissonSampler(n_rows, plan.sample_rate, secret_stream(self._seeds[0]))
+        sampler = self._sampler(before, len(X), n_rows)
         theta = _flatten(self._module)
         sigma, bound = plan.noise_multiplier, plan.max_grad_norm
-        pieces = self._pieces()
-        noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1], pieces)
+        shared = (self._pieces(), self._parallel)
+        noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1], *shared)
         aside = self._statistic_noise()
         average = make_average(theta, plan.steps, *self._average)
         observe = getattr(self._optimizer, "observe_noise", None)
         absorb = None if self._statistic is None else self._statistic.absorb
+        if self._parallel is not None:
+            self._check_ranks(theta, checkpoints)
         self._path.prepare(X)
         state = RunState(theta, self._optimizer, average, self._bound, self._seeds[0] is not None)
         with ExitStack() as stack:
@@ -235,7 +247,8 @@ class DPEngine:
 
     def _pieces(self) -> int:
         """Return a public bound on the number of partial sums of a step."""
-        return 0 if self._physical is None else -(-self._terms // self._physical)
+        ranks = 0 if self._parallel is None else self._parallel.size
+        return ranks + (0 if self._physical is None else ranks + -(-self._terms // self._physical))
 
     def _weigh(
         self, y: Tensor, sensitive: Tensor | None, rows: Tensor
@@ -250,6 +263,32 @@ class DPEngine:
 
         return score_weights
 
+    def _sampler(self, before: int, own: int, everyone: int) -> PoissonSampler | ShardSampler:
+        """Return what draws this process's part of each batch."""
+        stream = secret_stream(self._seeds[0])
+        if self._parallel is None or self._seeds[0] is None:
+            return PoissonSampler(own, self.plan.sample_rate, stream)
+        return ShardSampler(PoissonSampler(everyone, self.plan.sample_rate, stream), before, own)
+
+    def _check_ranks(self, theta: Tensor, checkpoints: Checkpoints | None) -> None:
+        assert self._parallel is not None
+        if checkpoints is not None:
+            raise InvalidParameterError(
+                "checkpoints are for runs of one process: leave them or parallel out."
+            )
+        if not self.plan.private and self._statistic is not None:
+            raise InvalidParameterError(
+                "a penalty without privacy may look at the whole batch, of which each process "
+                "has a part only: leave it or parallel out."
+            )
+        self._parallel.agree(
+            theta,
+            plan=self.plan,
+            seeds=self._seeds,
+            clipping=type(self._bound).__name__,
+            optimizer=(type(self._optimizer).__name__, getattr(self._optimizer, "lr", None)),
+        )
+
     def _check_restorable(self) -> None:
         if self._statistic is not None and not hasattr(self._bound, "statistic"):
             raise InvalidParameterError(
@@ -258,7 +297,11 @@ class DPEngine:
             )
 
     def _replay(
-        self, steps: int, sampler: PoissonSampler, noise: _Noise, aside: _Noise | None
+        self,
+        steps: int,
+        sampler: PoissonSampler | ShardSampler,
+        noise: _Noise,
+        aside: _Noise | None,
     ) -> None:
         """Bring seeded streams to where they were after so many steps; nothing is released."""
         if self._seeds[0] is None:
@@ -274,7 +317,8 @@ class DPEngine:
             return None
         s = self._statistic
         sigma = s.noise_multiplier if self.plan.private else None
-        return _Noise(sigma, s.bound, s.n_features, self._terms, self._seeds[2])
+        shared = (0 if self._parallel is None else self._parallel.size, self._parallel)
+        return _Noise(sigma, s.bound, s.n_features, self._terms, self._seeds[2], *shared)
 
     def _released(
         self,
@@ -301,38 +345,6 @@ class DPEngine:
             features = s.features(view).reshape(len(rows), s.n_features)
             total = block_sum(clip_rows(features, s.bound))
         return noise.add(total) / self.plan.expected_batch_size
-
-
-def _own_statistic(
-    rule: Any, plan: TrainingPlan, statistic: BatchStatistic | None
-) -> BatchStatistic:
-    """Return the statistic through which a clipping rule follows the gradients' norms."""
-    if statistic is not None:
-        raise InvalidParameterError(
-            "adaptive clipping releases a statistic of its own, and a step releases only one: "
-            "leave the other statistic (or penalty) out, or use another clipping."
-        )
-    if plan.statistic is None:
-        raise AccountingAssumptionError(
-            "adaptive clipping releases a count at each step, which the plan does not account "
-            "for. Make the plan with AdaptiveClipping(...).plan(plan, noise_multiplier)."
-        )
-    made: BatchStatistic = rule.statistic(plan.statistic.noise_multiplier)
-    return made
-
-
-def _check_statistic(plan: TrainingPlan, statistic: BatchStatistic | None) -> None:
-    declared = plan.statistic
-    if not plan.private:
-        return
-    given = (
-        None if statistic is None else StatisticPlan(statistic.noise_multiplier, statistic.every)
-    )
-    if given != declared:
-        raise AccountingAssumptionError(
-            f"the statistic given ({given}) is not the one that the plan accounts for "
-            f"({declared}). Whatever is released from a batch must be in the plan."
-        )
 
 
 def _seeds(noise_random_state: int | None) -> list[int | None]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from privfair.mechanisms import HardenedGaussian
 from privfair.training._clipping import block_sum_error
+from privfair.training._distributed import DataParallel
 
 __all__ = ["StepNoise"]
 
@@ -27,6 +28,8 @@ class StepNoise:
         None is secret noise.
     pieces : int, default=0
         Public bound on the number of partial sums that are added up.
+    parallel : DataParallel or None, default=None
+        Other processes that hold a part of each sum.
     """
 
     def __init__(
@@ -37,8 +40,10 @@ class StepNoise:
         terms: int,
         seed: int | None,
         pieces: int = 0,
+        parallel: DataParallel | None = None,
     ) -> None:
         self.size = size
+        self._parallel = parallel
         self._mechanism: HardenedGaussian | None = None
         if multiplier is not None:
             self._mechanism = HardenedGaussian(
@@ -56,4 +61,11 @@ class StepNoise:
 
     def add(self, total: Tensor) -> Tensor:
         """Return the sum with noise, in place."""
-        return total if self._mechanism is None else self._mechanism.add_(total)
+        first = self._parallel is None or self._parallel.rank == 0
+        if self._parallel is not None:
+            self._parallel.sum_(total)
+        if self._mechanism is not None and first:
+            total = self._mechanism.add_(total)
+        if self._parallel is not None:
+            self._parallel.share_(total)
+        return total

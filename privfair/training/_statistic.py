@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["BatchStatistic", "BatchView"]
+from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
+from privfair.training._plan import StatisticPlan, TrainingPlan
+
+__all__ = ["BatchStatistic", "BatchView", "check_statistic", "own_statistic"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,36 @@ class BatchStatistic:
     n_features: int = 1
     absorb: Callable[[Tensor], None] | None = None
     score_weights: Callable[[Any, Any, Tensor], Tensor] | None = None
+
+
+def own_statistic(
+    rule: Any, plan: TrainingPlan, statistic: BatchStatistic | None
+) -> BatchStatistic:
+    """Return the statistic through which a clipping rule follows the gradients' norms."""
+    if statistic is not None:
+        raise InvalidParameterError(
+            "adaptive clipping releases a statistic of its own, and a step releases only one: "
+            "leave the other statistic (or penalty) out, or use another clipping."
+        )
+    if plan.statistic is None:
+        raise AccountingAssumptionError(
+            "adaptive clipping releases a count at each step, which the plan does not account "
+            "for. Make the plan with AdaptiveClipping(...).plan(plan, noise_multiplier)."
+        )
+    made: BatchStatistic = rule.statistic(plan.statistic.noise_multiplier)
+    return made
+
+
+def check_statistic(plan: TrainingPlan, statistic: BatchStatistic | None) -> None:
+    """Refuse a statistic that the plan does not account for, or the lack of one that it does."""
+    declared = plan.statistic
+    if not plan.private:
+        return
+    given = (
+        None if statistic is None else StatisticPlan(statistic.noise_multiplier, statistic.every)
+    )
+    if given != declared:
+        raise AccountingAssumptionError(
+            f"the statistic given ({given}) is not the one that the plan accounts for "
+            f"({declared}). Whatever is released from a batch must be in the plan."
+        )
