@@ -39,7 +39,6 @@ from privfair.training._budget import (
 )
 from privfair.training._encoding import Encoding, table_like
 from privfair.training._engine import BatchStatistic, DPEngine
-from privfair.training._functional import refuse_batch_norm
 from privfair.training._losses import RecordLoss
 from privfair.training._models import build_module
 from privfair.training._optim import make_optimizer
@@ -51,6 +50,7 @@ from privfair.training._penalty import (
 )
 from privfair.training._persist import SavedEstimatorMixin
 from privfair.training._plan import TrainingPlan
+from privfair.training._probe import refuse_batch_norm
 from privfair.training._progress import Progress
 
 __all__ = ["BasePrivateEstimator", "Problem"]

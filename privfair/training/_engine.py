@@ -21,12 +21,12 @@ from privfair.training._clipping import (
     block_sum,
     clip_rows,
 )
-from privfair.training._closed_form import ClosedFormPath, StepSums, linear_stack
+from privfair.training._closed_form import StepSums
 from privfair.training._distributed import DataParallel, ShardSampler
-from privfair.training._functional import FunctionalPath, check_per_record_module
 from privfair.training._losses import RecordLoss
 from privfair.training._noise import StepNoise as _Noise
 from privfair.training._optim import FlatOptimizer
+from privfair.training._paths import choose_path
 from privfair.training._plan import TrainingPlan
 from privfair.training._progress import Progress
 from privfair.training._sampling import PoissonSampler
@@ -63,9 +63,10 @@ class DPEngine:
     clipping : {"flat", "automatic", "per_layer", "adaptive"} or Clipping, default="flat"
         How each record's gradient is bounded; see :func:`make_clipping`. Adaptive clipping
         uses the hook itself, with the plan that :meth:`AdaptiveClipping.plan` makes.
-    grad_path : {"auto", "closed_form", "functional"}, default="auto"
-        ``"closed_form"`` for stacks of linear layers with elementwise activations,
-        ``"functional"`` for everything else.
+    grad_path : {"auto", "closed_form", "ghost", "functional", "opacus"}, default="auto"
+        ``"closed_form"`` for stacks of linear layers with elementwise activations, ``"ghost"``
+        for networks of known layers, ``"functional"`` for everything else; ``"auto"`` takes the
+        first of these that fits. ``"opacus"`` takes per-record gradients from Opacus.
     average : float, default=0.0
         Fraction of the last steps over which parameters are averaged (post-processing).
     ema_decay : float, default=0.0
@@ -84,11 +85,6 @@ class DPEngine:
         Do the run together with other processes, each of which holds a part of the records.
     progress : Progress or None
         Shows public quantities only.
-
-    Attributes
-    ----------
-    grad_path : str
-        The path in use.
 
     Notes
     -----
@@ -141,10 +137,14 @@ class DPEngine:
         self._parallel = parallel
         self._checked = check.boolean(check_contributions=check_contributions)
         self._progress = progress or Progress(enabled=False)
-        self._path = _choose_path(grad_path, module, loss)
-        self.grad_path = self._path.name
+        self._path = choose_path(grad_path, module, loss)
         # Under add_remove the number of rows is private: the error bound must not depend on it.
         self._terms = plan.n_public if plan.relation == "zero_out" else 10 * plan.n_public
+
+    @property
+    def grad_path(self) -> str:
+        """The path in use; ``"auto"`` where it is chosen when the data's shape is known."""
+        return self._path.name
 
     def run(
         self,
@@ -159,7 +159,8 @@ class DPEngine:
 
         Parameters
         ----------
-        X : Tensor, shape (n_rows, n_features), float32
+        X : Tensor, shape (n_rows, ...), float32 or int64
+            Rows of a table, images, sequences of vectors, or token ids.
         y : Tensor, shape (n_rows,)
         sensitive : Tensor or None, shape (n_rows, n_sensitive)
         sample_weight : Tensor or None, shape (n_rows,)
@@ -355,23 +356,6 @@ def _seeds(noise_random_state: int | None) -> list[int | None]:
     return [int(word) for word in words]
 
 
-def _choose_path(
-    grad_path: str, module: nn.Module, loss: RecordLoss
-) -> ClosedFormPath | FunctionalPath:
-    if grad_path not in ("auto", "closed_form", "functional"):
-        raise InvalidParameterError(
-            f"grad_path must be 'auto', 'closed_form' or 'functional', got {grad_path!r}."
-        )
-    if grad_path != "functional" and linear_stack(module) is not None:
-        return ClosedFormPath(module, loss)
-    if grad_path == "closed_form":
-        raise InvalidParameterError(
-            "grad_path='closed_form' needs a stack of nn.Linear with Tanh, ReLU, Sigmoid or "
-            "Identity between; use 'auto'."
-        )
-    return FunctionalPath(module, loss)
-
-
 def _flatten(module: nn.Module) -> Tensor:
     """Move the trainable parameters into one flat tensor and make them views of it."""
     params = [p for p in module.parameters() if p.requires_grad]
@@ -381,9 +365,3 @@ def _flatten(module: nn.Module) -> Tensor:
         p.data = flat[at : at + p.numel()].view_as(p)
         at += p.numel()
     return flat
-
-
-def prepare_module(module: nn.Module, n_features: int, loss: RecordLoss) -> None:
-    """Refuse a module that private training cannot bound."""
-    if linear_stack(module) is None:
-        check_per_record_module(module, n_features, loss.n_outputs)

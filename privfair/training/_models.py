@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from privfair.core.exceptions import InvalidTypeError
-from privfair.training._functional import check_per_record_module
+from privfair.training._probe import check_per_record_module
 
 __all__ = ["build_module", "linear_layers"]
 

@@ -26,6 +26,7 @@ from privfair.training import (
     _closed_form,
     _engine,
     _functional,
+    _paths,
     _plan,
 )
 
@@ -240,7 +241,7 @@ def test_planted_bugs_of_the_loop_are_caught(bug):
 )  # fmt: skip
 def test_planted_bugs_of_the_gradient_path_are_caught(name, changes, monkeypatch):
     broken = mutated("privfair.training._closed_form", *changes)
-    monkeypatch.setattr(_engine, "ClosedFormPath", broken.ClosedFormPath)
+    monkeypatch.setattr(_paths, "ClosedFormPath", broken.ClosedFormPath)
     with pytest.raises(AssertionError):
         check_sum_of_clipped_gradients(_engine)
 
@@ -483,7 +484,7 @@ def test_both_paths_train_alike():
 
 def test_unknown_paths_are_refused():
     with pytest.raises(InvalidParameterError, match="grad_path"):
-        DPEngine(nn.Linear(2, 1), ZeroLoss(), plan(), optimizer=GradientSpy(), grad_path="opacus")
+        DPEngine(nn.Linear(2, 1), ZeroLoss(), plan(), optimizer=GradientSpy(), grad_path="vmap")
     with pytest.raises(InvalidParameterError, match="closed_form"):
         DPEngine(
             nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 1)), ZeroLoss(), plan(),

@@ -21,8 +21,9 @@ from privfair.training._clipping import (
     clip_rows,
 )
 from privfair.training._closed_form import ClosedFormPath, linear_stack
-from privfair.training._functional import FunctionalPath, check_per_record_module
+from privfair.training._functional import FunctionalPath
 from privfair.training._losses import LogisticLoss, SoftmaxLoss, SquaredLoss
+from privfair.training._probe import check_per_record_module
 
 from .helpers import mlp, reference_clipped_sum
 

@@ -20,6 +20,7 @@ from privfair.training import (
     SoftmaxLoss,
     TrainingPlan,
     _engine,
+    _paths,
 )
 from privfair.training._clipping import GUARD, block_sum_error
 
@@ -200,7 +201,7 @@ def test_the_check_of_contributions_passes_on_honest_paths(path, clipping, batch
 )  # fmt: skip
 def test_the_check_of_contributions_finds_broken_paths(change, message, batch, monkeypatch):
     broken = mutated("privfair.training._closed_form", change)
-    monkeypatch.setattr(_engine, "ClosedFormPath", broken.ClosedFormPath)
+    monkeypatch.setattr(_paths, "ClosedFormPath", broken.ClosedFormPath)
     plan = TrainingPlan(50, 25, 3, 0.7, 1.0)
     with pytest.raises(AccountingAssumptionError, match=message):
         gradients(batch[0] * 10, batch[1], plan, check_contributions=True)
