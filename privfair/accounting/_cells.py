@@ -15,9 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtr
 
-__all__ = ["Cells", "binomial_law", "mixture_cells", "rounded_down", "rounded_up"]
+__all__ = [
+    "Cells",
+    "atom_cells",
+    "binomial_law",
+    "mixture_cells",
+    "pair_cells",
+    "rounded_down",
+    "rounded_up",
+]
 
 Floats = NDArray[np.float64]
+Mixture = tuple[Floats, Floats]
+"""Means of normal laws of one scale, and their weights."""
 DEVIATIONS = 8.6
 """Standard deviations of a Gaussian that a grid covers; 4e-18 of it are beyond on each side."""
 _LEAST = 1e-26  # mass of cells that are not worth an operation
@@ -94,42 +104,73 @@ def mixture_reach(shifts: Floats, weights: Floats, sigma: float) -> tuple[float,
 
 
 def mixture_cells(shifts: Floats, weights: Floats, sigma: float, h: float) -> Cells:
-    """Return the cells of ``sum_j w_j N(j, sigma^2)`` against ``N(0, sigma^2)``.
+    """Return the cells of ``sum_j w_j N(j, sigma^2)`` against ``N(0, sigma^2)``."""
+    return pair_cells((shifts, weights), (np.zeros(1), np.ones(1)), sigma, h)
 
-    The loss is increasing and convex in the output: where it passes an edge is found on a table
-    and by Newton's method.
+
+def pair_cells(one: Mixture, two: Mixture, sigma: float, h: float) -> Cells:
+    """Return the cells of two mixtures of normal laws, the first moved up, the second down.
+
+    The loss is increasing in the output: where it passes an edge is found on a table and by
+    Newton's method.
     """
-    low, high = mixture_reach(shifts, weights, sigma)
+    ends = (
+        float(min(one[0].min(), two[0].min())) - DEVIATIONS * sigma,
+        float(max(one[0].max(), two[0].max())) + DEVIATIONS * sigma,
+    )
+    low, high = _pair_loss(np.array(ends), one, two, sigma)[0]
     first, last = math.floor(low / h), math.ceil(high / h)
     last = max(last, first + 1)
     edges = np.asarray(np.arange(first, last + 1) * h, dtype=np.float64)
-    x = _inverse(edges, shifts, weights, sigma)
-    zero = x / sigma
-    q = _between(zero)
-    p = np.zeros_like(q)
-    under_p = over_p = 0.0
-    for shift, weight in zip(shifts, weights, strict=True):
+    x = _inverse(edges, ends, one, two, sigma)
+    (p, under_p, over_p), (q, under_q, over_q) = (_masses(x, law, sigma) for law in (one, two))
+    return Cells(h, first, p, q, (under_p, under_q), (over_p, over_q))
+
+
+def atom_cells(losses: Floats, masses: Floats, infinite: float, h: float) -> Cells:
+    """Return the cells of a loss with finitely many values."""
+    below = np.floor(losses / h)
+    first = int(below.min())
+    index = (below - first).astype(np.int64)
+    size = int(index.max()) + 1
+    p: Floats = np.asarray(np.bincount(index, masses, size), dtype=np.float64)
+    other = masses * np.exp(-np.minimum(losses, 700.0))
+    q: Floats = np.asarray(np.bincount(index, other, size), dtype=np.float64)
+    return Cells(h, first, p, q, (0.0, 0.0), (infinite, 0.0))
+
+
+def _pair_loss(x: Floats, one: Mixture, two: Mixture, sigma: float) -> tuple[Floats, Floats]:
+    value, slope = mixture_loss(x, *one, sigma)
+    if len(two[0]) == 1 and two[0][0] == 0:
+        return value, slope
+    other, falls = mixture_loss(x, *two, sigma)
+    return value - other, slope - falls
+
+
+def _masses(x: Floats, law: Mixture, sigma: float) -> tuple[Floats, float, float]:
+    total, under, over = np.zeros(len(x) - 1), 0.0, 0.0
+    for shift, weight in zip(*law, strict=True):
         at = (x - shift) / sigma
-        p += weight * _between(at)
-        under_p += weight * float(ndtr(at[0]))
-        over_p += weight * float(ndtr(-at[-1]))
-    under = under_p, float(ndtr(zero[0]))
-    return Cells(h, first, p, q, under, (over_p, float(ndtr(-zero[-1]))))
+        total += weight * _between(at)
+        under += weight * float(ndtr(at[0]))
+        over += weight * float(ndtr(-at[-1]))
+    return total, under, over
 
 
-def _inverse(edges: Floats, shifts: Floats, weights: Floats, sigma: float) -> Floats:
-    ends = -DEVIATIONS * sigma, float(shifts.max()) + DEVIATIONS * sigma
+def _inverse(
+    edges: Floats, ends: tuple[float, float], one: Mixture, two: Mixture, sigma: float
+) -> Floats:
     width = ends[1] - ends[0]
     table = np.linspace(ends[0] - 0.01 * width, ends[1] + 0.01 * width, 4001)
-    losses = mixture_loss(table, shifts, weights, sigma)[0]
+    losses = np.maximum.accumulate(_pair_loss(table, one, two, sigma)[0])
     x = np.interp(edges, losses, table)
     inside = (edges > losses[0]) & (edges < losses[-1])
+    spacing = table[1] - table[0]
     for _ in range(6):
-        value, slope = mixture_loss(x[inside], shifts, weights, sigma)
+        value, slope = _pair_loss(x[inside], one, two, sigma)
         with np.errstate(divide="ignore", invalid="ignore"):
             move = (edges[inside] - value) / slope
         # Where the loss hardly depends on the output, the table's cell is as good as any.
-        spacing = table[1] - table[0]
         x[inside] += np.clip(np.nan_to_num(move), -spacing, spacing)
     x[edges <= losses[0]] = -math.inf
     x[edges >= losses[-1]] = math.inf

@@ -67,6 +67,19 @@ class AccountedEvent:
                 out[item.name] = json_number(value)
         return out
 
+    def describe(self) -> str:
+        """Return what happened to the data in plain words.
+
+        Examples
+        --------
+        >>> from privfair.accounting import Gaussian, SelfComposed
+        >>> SelfComposed(Gaussian(2.0), 3).describe()
+        '3 times (Gaussian noise of 2 times what one unit can contribute)'
+        """
+        from privfair.accounting._words import describe
+
+        return describe(self)
+
 
 def event_from_dict(data: Any) -> AccountedEvent:
     """Return the event that :meth:`AccountedEvent.to_dict` described.

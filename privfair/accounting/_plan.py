@@ -55,6 +55,8 @@ class Plan:
     parallel : list
         ``(parts, parts_if_moved, count)``: plans of the parts, and under replace_one the plans
         of the parts for a unit that leaves one part and enters another.
+    loose : bool
+        Whether some mechanism was replaced by a worse one, so that no lower bound follows.
     reasons : tuple of str
         Why there is no guarantee at all.
     assumptions : tuple of str
@@ -78,6 +80,7 @@ class Plan:
     parallel: list[tuple[tuple[Plan, ...], tuple[Plan, ...] | None, int]] = field(
         default_factory=list
     )
+    loose: bool = False
     reasons: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
 
@@ -298,12 +301,14 @@ def _add_central(plan: Plan, event: ev.AccountedEvent, count: int) -> None:
     elif isinstance(event, ev.DiscreteLaplace):
         plan.discrete_laplace[event.a, int(two) * event.sensitivity] += count
     elif isinstance(event, ev.PureDP):
+        plan.loose |= two == 2
         _pure(plan, two * event.eps, count)
     elif isinstance(event, ev.ExponentialMechanism):
         width = event.eps if event.range_bound is None else event.range_bound
         if event.eps > 0:
             plan.ranged[two * event.eps, two * width] += count
     elif isinstance(event, ev.ApproxDP):
+        plan.loose |= two == 2
         lost = event.delta * (1 + math.exp(min(event.eps, 700.0))) if two == 2 else event.delta
         if lost >= 1:
             plan.refuse("delta_of_one")
@@ -352,6 +357,7 @@ def _add_shuffled(plan: Plan, event: ev.ShuffledEpochs, count: int) -> None:
         "Batches were shuffled, not Poisson sampled: no amplification by sampling is claimed; "
         "each record is used once in each epoch."
     )
+    plan.loose = True
     _add_central(plan, ev.Gaussian(event.sigma), count * event.epochs)
 
 
@@ -475,6 +481,7 @@ def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
             "DiscreteLaplace, ExponentialMechanism, PureDP and ApproxDP."
         )
     smaller = amplified(eps, q)
+    plan.loose = True
     _note_sampling(plan)
     if lost:
         _add_central(plan, ev.ApproxDP(smaller, q * lost), count)

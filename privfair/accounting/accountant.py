@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from privfair.accounting import _gaussian, _numeric, _plan, _rdp
+from privfair.accounting import _gaussian, _lower, _numeric, _plan, _rdp
 from privfair.core import _validation as check
 from privfair.core.exceptions import (
     AccountingAssumptionError,
@@ -177,6 +177,27 @@ class AccountedProfile:
             self._numeric[key] = _numeric.refined(self.plan, delta, ranged=ranged)
         return self._numeric[key]
 
+    def lower(self, delta: float) -> float | None:
+        """Return an epsilon that the events' true cost at ``delta`` is not below, if known.
+
+        The other end of the bracket whose upper end is :meth:`epsilon`: it tells how much the
+        upper bound may waste and is never a guarantee. None where no such bound is at hand
+        (events known by Renyi divergences or by bounds that are not attained) or where it would
+        be more than 5 % below.
+        """
+        delta = check.delta(delta=delta, allow_zero=True)
+        if self.plan.reasons or self._choice not in ("best", "pld", "gdp"):
+            return None
+        if delta < _numeric.MIN_DELTA:
+            return None
+        step = 0.0
+        if not self.plan.only_gaussian:
+            found = self._refined(delta, False)
+            if found is None:
+                return None
+            step = found.step
+        return _lower.epsilon(self.plan, delta, step, self.epsilon(delta))
+
     # --- delta and trade-off --------------------------------------------------------------
 
     def delta(self, epsilon: float) -> float:
@@ -206,7 +227,7 @@ class AccountedProfile:
     def _renyi_delta(self, epsilon: float) -> float:
         try:
             r = _rdp.curve(self.plan, _rdp.QUICK)
-        except IncompatibleNeighboringError:
+        except (IncompatibleNeighboringError, UnsupportedEventError):
             return 1.0
         bound = float(_rdp.RenyiBound(_rdp.QUICK, r)(np.array([epsilon]))[0])
         return min(1.0, bound + self.plan.revealed)
@@ -227,10 +248,33 @@ class AccountedProfile:
             top = min(top, 50.0) if math.isfinite(top) else 50.0
             grid = np.unique(np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 120)])) * top
             self._lines = grid, np.array([self.delta(float(e)) for e in grid])
-        eps, deltas = self._lines
-        steep = 1 - deltas - np.exp(eps) * alpha
-        flat = np.exp(-eps) * (1 - deltas - alpha)
-        return float(min(1.0, max(0.0, steep.max(), flat.max())))
+        grid, deltas = self._lines
+        lines = np.maximum(1 - deltas - np.exp(grid) * alpha, (1 - deltas - alpha) / np.exp(grid))
+        best = int(np.argmax(lines))
+        found = max(0.0, float(lines[best]))
+        if 0 < found < 1:  # every line is valid: a search between two of them cannot go wrong
+            between = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
+            found = max(found, self._highest_line(alpha, *between))
+        return min(1.0, found)
+
+    def _highest_line(self, alpha: float, low: float, high: float) -> float:
+        def at(epsilon: float) -> float:
+            left = 1 - self.delta(epsilon)
+            return max(left - math.exp(epsilon) * alpha, (left - alpha) * math.exp(-epsilon))
+
+        ratio = (math.sqrt(5) - 1) / 2
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        value = {a: at(a), b: at(b)}
+        while high - low > 1e-4 * (1 + high):
+            if value[a] > value[b]:
+                high, b = b, a
+                a = high - ratio * (high - low)
+                value[a] = at(a)
+            else:
+                low, a = a, b
+                b = low + ratio * (high - low)
+                value[b] = at(b)
+        return max(value.values())
 
     def compose(self, other: Any) -> AccountedProfile:
         """Return the profile of both lists of events on the same data, priced jointly."""
@@ -263,6 +307,7 @@ def guarantee(
     unit: str = "record",
     numerics: str = "idealized",
     seeded: bool = False,
+    bracket: bool = False,
     assumptions: Iterable[str] = (),
     details: dict[str, Any] | None = None,
 ) -> PrivacyGuarantee:
@@ -288,6 +333,9 @@ def guarantee(
         certified.
     seeded : bool, default=False
         Whether the noise was drawn from a known seed.
+    bracket : bool, default=False
+        Whether to compute ``lower`` too, which takes about as long as epsilon: a number that the
+        events' true cost is not below, where one is known. It is not a guarantee.
     assumptions : iterable of str, default=()
         Put before the ones that the events imply.
     details : dict or None, default=None
@@ -356,11 +404,16 @@ def guarantee(
         bounds = profile.bounds(delta)
         profile.accountant, stated, order = profile._pick(bounds)
         extra["bounds"] = {name: value for name, (value, _) in bounds.items()}
+    low = None
+    if check.boolean(bracket=bracket) and math.isfinite(stated) and delta > 0:
+        low = profile.lower(delta)
+        low = None if low is None else min(low, stated)
     return PrivacyGuarantee(
         stated,
         delta,
         accountant=profile.accountant,
         order=order,
+        lower=low,
         details=extra,
         profile=profile,
         **labels,

@@ -36,6 +36,9 @@ _RELATION_TEXT = {
 }
 
 
+_MOST_TOLD = 8  # events that an explanation puts in words
+
+
 @dataclass(frozen=True)
 class Budget:
     """A privacy budget.
@@ -213,13 +216,18 @@ class PrivacyGuarantee:
             f"Whoever guesses, at even odds, whether a given {self.unit} is in the data and sees "
             f"everything released is right with a probability of at most "
             f"{format_upper(guessing(self.epsilon, self.delta), 3)}.",
-            f"An attacker with a false-positive rate of 1 % finds at most "
-            f"{100 * (1 - self._beta(0.01)):.2f} % of members.",
+            "An attacker with a false-positive rate of 0.1, 1 or 10 % finds at most "
+            + ", ".join(f"{100 * (1 - self._beta(rate)):.2f}" for rate in (0.001, 0.01))
+            + f" or {100 * (1 - self._beta(0.1)):.2f} % of members.",
         ]
         if self.seeded:
             lines.insert(0, "SEEDED: not private against anyone who knows the seed.")
         if self.numerics == "idealized":
             lines.insert(0, "IDEALIZED: holds for real numbers, not for floating-point noise.")
+        told = [event.describe() for event in self.events if hasattr(event, "describe")]
+        lines += [f"Covers: {text}." for text in told[:_MOST_TOLD]]
+        if len(told) > _MOST_TOLD:
+            lines.append(f"Covers: {len(told) - _MOST_TOLD} more such releases.")
         lines += [f"Assumes: {item}" for item in self.assumptions]
         return "\n".join(lines)
 

@@ -376,3 +376,19 @@ def test_more_noise_fewer_steps_and_a_larger_delta_cost_less(make, relation):
     rest = {"RepeatAndSelect": 0.1, "FixedBatchWOR": 0.03}.get(make(1.0).kind, 1e-3)
     assert eps(1e6, 1, 1e-6) < rest
     assert math.isinf(ac.guarantee(make(0.0), **options).epsilon)
+
+
+# -- words ----------------------------------------------------------------------------------------
+def test_every_kind_of_event_is_put_in_words():
+    from tests.accounting.test_events import ALL
+
+    texts = [event.describe() for event in [*ALL, ac.Parallel([ac.PureDP(0.1)])]]
+    assert len(set(texts)) == len(texts)
+    for event, text in zip(ALL, texts, strict=False):
+        assert text != event.kind
+        assert "(" not in text.split(" ")[0]
+    plan = [ac.SelfComposed(ac.PoissonSampled(0.01, ac.Gaussian(1.1)), 100)] * 9
+    found = ac.guarantee([*plan, ac.ApproxDP(0.0, 1e-9)], delta=1e-6).explain()
+    assert "Covers: 100 times (on a sample that each unit enters with probability 0.01" in found
+    assert "Covers: 2 more such releases." in found
+    assert "0.1, 1 or 10 % finds at most" in found
