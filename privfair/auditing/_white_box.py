@@ -92,6 +92,11 @@ def _checked_plan(plan: Any) -> TrainingPlan:
             "the plan has no noise (noise_multiplier is None), so that it claims nothing that an "
             "attack could refute."
         )
+    if plan.correlation is not None:
+        raise InvalidParameterError(
+            "the plan correlates its noise over the steps, and these attacks are for independent "
+            "noise. Attack the plan without it, dataclasses.replace(plan, correlation=None)."
+        )
     if plan.statistic is not None:
         raise InvalidParameterError(
             "the plan releases a batch statistic beside the gradient. Attack the plan without it, "

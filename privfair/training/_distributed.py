@@ -15,7 +15,7 @@ from privfair.core.exceptions import (
     ConvergenceError,
     InvalidParameterError,
 )
-from privfair.training._sampling import PoissonSampler
+from privfair.training._sampling import CyclicPoissonSampler, PoissonSampler
 
 __all__ = ["DataParallel", "ShardSampler"]
 
@@ -137,13 +137,15 @@ class ShardSampler:
 
     Parameters
     ----------
-    sampler : PoissonSampler
+    sampler : PoissonSampler or CyclicPoissonSampler
         Over the records of all ranks; every rank has the same.
     first, n_rows : int
         Position of this rank's first record, and how many it has.
     """
 
-    def __init__(self, sampler: PoissonSampler, first: int, n_rows: int) -> None:
+    def __init__(
+        self, sampler: PoissonSampler | CyclicPoissonSampler, first: int, n_rows: int
+    ) -> None:
         self._sampler, self._first, self._n_rows = sampler, first, n_rows
 
     def sample(self) -> NDArray[np.int64]:

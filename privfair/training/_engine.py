@@ -23,13 +23,14 @@ from privfair.training._clipping import (
 )
 from privfair.training._closed_form import StepSums
 from privfair.training._distributed import DataParallel, ShardSampler
+from privfair.training._factorization import CorrelatedNoise
 from privfair.training._losses import RecordLoss
 from privfair.training._noise import StepNoise as _Noise
 from privfair.training._optim import FlatOptimizer
 from privfair.training._paths import choose_path
 from privfair.training._plan import TrainingPlan
 from privfair.training._progress import Progress
-from privfair.training._sampling import PoissonSampler
+from privfair.training._sampling import CyclicPoissonSampler, PoissonSampler, make_sampler
 from privfair.training._statistic import (
     BatchStatistic,
     BatchView,
@@ -39,6 +40,8 @@ from privfair.training._statistic import (
 
 __all__ = ["BatchStatistic", "BatchView", "DPEngine"]
 
+AnySampler = PoissonSampler | CyclicPoissonSampler | ShardSampler
+AnyNoise = _Noise | CorrelatedNoise
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -181,7 +184,12 @@ class DPEngine:
         theta = _flatten(self._module)
         sigma, bound = plan.noise_multiplier, plan.max_grad_norm
         shared = (self._pieces(), self._parallel)
+        noise: AnyNoise
         noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1], *shared)
+        if plan.correlation is not None and sigma is not None:
+            noise = CorrelatedNoise(
+                plan.correlation, sigma, bound, theta.numel(), self._terms, self._seeds[1], *shared
+            )
         aside = self._statistic_noise()
         average = make_average(theta, plan.steps, *self._average)
         observe = getattr(self._optimizer, "observe_noise", None)
@@ -264,12 +272,12 @@ class DPEngine:
 
         return score_weights
 
-    def _sampler(self, before: int, own: int, everyone: int) -> PoissonSampler | ShardSampler:
+    def _sampler(self, before: int, own: int, everyone: int) -> AnySampler:
         """Return what draws this process's part of each batch."""
         stream = secret_stream(self._seeds[0])
         if self._parallel is None or self._seeds[0] is None:
-            return PoissonSampler(own, self.plan.sample_rate, stream)
-        return ShardSampler(PoissonSampler(everyone, self.plan.sample_rate, stream), before, own)
+            return make_sampler(self.plan, own, stream)
+        return ShardSampler(make_sampler(self.plan, everyone, stream), before, own)
 
     def _check_ranks(self, theta: Tensor, checkpoints: Checkpoints | None) -> None:
         assert self._parallel is not None
@@ -291,6 +299,11 @@ class DPEngine:
         )
 
     def _check_restorable(self) -> None:
+        if self.plan.correlation is not None:
+            raise InvalidParameterError(
+                "a run with correlated noise cannot have checkpoints: they would have to hold "
+                "sums without noise."
+            )
         if self._statistic is not None and not hasattr(self._bound, "statistic"):
             raise InvalidParameterError(
                 "a run with a statistic (or penalty) of its own cannot have checkpoints: what the "
@@ -300,8 +313,8 @@ class DPEngine:
     def _replay(
         self,
         steps: int,
-        sampler: PoissonSampler | ShardSampler,
-        noise: _Noise,
+        sampler: AnySampler,
+        noise: AnyNoise,
         aside: _Noise | None,
     ) -> None:
         """Bring seeded streams to where they were after so many steps; nothing is released."""

@@ -30,6 +30,8 @@ class StepNoise:
         Public bound on the number of partial sums that are added up.
     parallel : DataParallel or None, default=None
         Other processes that hold a part of each sum.
+    value_error : float or None, default=None
+        L2 bound on the rounding error of a sum; None is that of a sum over ``terms`` records.
     """
 
     def __init__(
@@ -41,16 +43,19 @@ class StepNoise:
         seed: int | None,
         pieces: int = 0,
         parallel: DataParallel | None = None,
+        value_error: float | None = None,
     ) -> None:
         self.size = size
         self._parallel = parallel
         self._mechanism: HardenedGaussian | None = None
         if multiplier is not None:
+            if value_error is None:
+                value_error = block_sum_error(terms, bound, pieces)
             self._mechanism = HardenedGaussian(
                 multiplier,
                 bound,
                 size,
-                value_error=block_sum_error(terms, bound, pieces),
+                value_error=value_error,
                 noise_random_state=seed,
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 from privfair.core import _validation as check
 from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
 from privfair.core.privacy import NEIGHBORING
+from privfair.training._factorization import BandedNoise
 
 __all__ = ["StatisticPlan", "TrainingPlan"]
 
@@ -63,6 +64,11 @@ class TrainingPlan:
         Neighbouring relation of the guarantee.
     statistic : StatisticPlan or None, default=None
         A second quantity released from the same batches.
+    correlation : BandedNoise or None, default=None
+        Correlates the noise over the steps. Records then take part in turns, and the run is
+        accounted as ``ceil(steps / bands)`` steps of ``bands`` times the sampling rate; the
+        noise multiplier is in units of ``max_grad_norm`` times the matrix' column norm. Cannot
+        go together with a statistic.
 
     Attributes
     ----------
@@ -84,6 +90,7 @@ class TrainingPlan:
     noise_multiplier: float | None
     relation: str = "zero_out"
     statistic: StatisticPlan | None = None
+    correlation: BandedNoise | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -106,6 +113,25 @@ class TrainingPlan:
                 "Poisson-sampled clipped sum moves by up to twice the bound and has another "
                 "dominating pair. Choose neighboring='zero_out'."
             )
+        if self.correlation is not None:
+            self.correlation.check_plan(self.expected_batch_size, self.n_public)
+            if self.statistic is not None:
+                raise AccountingAssumptionError(
+                    "correlation and statistic cannot go together: a statistic is accounted as "
+                    "sampled anew at every step, which correlated noise is not."
+                )
+
+    @property
+    def accounted_sample_rate(self) -> float:
+        """The sampling rate of the run's event: that of a step, or of a record's turn."""
+        if self.correlation is None:
+            return self.sample_rate
+        return self.correlation.bands * self.expected_batch_size / self.n_public
+
+    @property
+    def accounted_steps(self) -> int:
+        """The number of sampled Gaussians in the run's event."""
+        return self.steps if self.correlation is None else -(-self.steps // self.correlation.bands)
 
     @property
     def sample_rate(self) -> float:
@@ -132,6 +158,11 @@ class TrainingPlan:
 
         if self.noise_multiplier is None:
             return ev.NonPrivate()
+        if self.correlation is not None:
+            turn = ev.PoissonSampled(
+                self.accounted_sample_rate, ev.Gaussian(self.noise_multiplier)
+            )
+            return ev.SelfComposed(turn, self.accounted_steps)
         return sampled_run(self, self.noise_multiplier, self.effective_noise_multiplier)
 
     def redone_event(self, steps: int) -> Any:
@@ -144,6 +175,11 @@ class TrainingPlan:
         """
         from privfair.accounting import events as ev
 
+        if self.correlation is not None:
+            raise AccountingAssumptionError(
+                "steps with correlated noise cannot be done again one by one: a record's part in "
+                "them is accounted over the whole run. Run without checkpoints."
+            )
         sigma = self.effective_noise_multiplier
         if sigma is None:
             return ev.NonPrivate()
