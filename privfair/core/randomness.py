@@ -42,10 +42,14 @@ class SecretStream:
     ----------
     seeded : bool
         Whether the stream is repeatable.
+    forks : int
+        How often this process has been forked since the stream was made: whoever holds what was
+        drawn from the stream drops it when the number changes.
     """
 
     def __init__(self, noise_random_state: int | None = None) -> None:
         self.seeded = noise_random_state is not None
+        self.forks = 0
         self._lock = threading.Lock()
         self._pool = b""
         self._at = 0
@@ -95,6 +99,7 @@ class SecretStream:
         return np.random.Generator(np.random.Philox(key=key))
 
     def _drop(self) -> None:
+        self.forks += 1
         self._lock = threading.Lock()  # the old one may have been held when the process forked
         self._pool, self._at = b"", 0
 

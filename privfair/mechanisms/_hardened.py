@@ -13,9 +13,10 @@ from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, LengthMismatchError
 from privfair.core.mechanism import Mechanism
 from privfair.core.randomness import SecretStream, secret_stream
-from privfair.mechanisms._lattice import GaussianLaw, TableSampler, table_sampler
+from privfair.mechanisms._ahead import NoiseAhead
+from privfair.mechanisms._lattice import GaussianLaw, table_sampler
 from privfair.mechanisms._price import repeated
-from privfair.mechanisms._sampling import MAX_SCALE, BitSource
+from privfair.mechanisms._sampling import MAX_SCALE
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
@@ -239,7 +240,7 @@ class HardenedGaussian(Mechanism):
             )
         self._stream: SecretStream = secret_stream(noise_random_state)
         self.seeded = self._stream.seeded
-        self._sampler: TableSampler | None = None
+        self._ahead: NoiseAhead | None = None
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -277,8 +278,7 @@ class HardenedGaussian(Mechanism):
         """
         if isinstance(total, np.ndarray):
             self._check_buffer(total.ndim, total.size, str(total.dtype))
-            total[...] = self._perturb(total)
-            return total
+            return _written(total, self._perturb(total))
         if type(total).__module__.partition(".")[0] != "torch" and not hasattr(total, "detach"):
             raise InvalidTypeError(
                 "total must be a numpy array or a torch tensor that can be changed in place, got "
@@ -290,13 +290,11 @@ class HardenedGaussian(Mechanism):
         return add_to_tensor(self, total)
 
     def noise(self) -> NDArray[np.int64]:
-        """Return fresh noise in grid steps, under a new key."""
-        if self._sampler is None:
-            self._sampler = table_sampler(GaussianLaw(Fraction(self._ratio) ** 2))
-        # A new key for each release, so that no key's output is ever used twice and a key that
-        # leaked would tell one release only.
-        generator = self._stream.generator().bit_generator
-        return self._sampler.draw(self.size, BitSource(generator.random_raw))
+        """Return fresh noise in grid steps, drawn under a key of its own."""
+        if self._ahead is None:
+            sampler = table_sampler(GaussianLaw(Fraction(self._ratio) ** 2))
+            self._ahead = NoiseAhead(sampler, self.size, self._stream)
+        return self._ahead.take()
 
     def _check_buffer(self, ndim: int, size: int, dtype: str) -> None:
         if ndim != 1 or size != self.size:
@@ -308,11 +306,14 @@ class HardenedGaussian(Mechanism):
             raise InvalidTypeError(f"total must be float32 or float64, got {dtype}.")
 
     def _perturb(self, total: NDArray[Any]) -> NDArray[np.float64]:
-        value = total.astype(np.float64)
-        value *= 1.0 / self.grid  # exact: a power of two
+        """Return the noisy sum in float64, in place where the sum is float64."""
+        out = total if total.dtype == np.float64 else np.empty(total.shape)
+        # In double also for float32, where the product might overflow; a power of two: exact.
+        value: NDArray[np.float64] = np.multiply(total, 1.0 / self.grid, out=out, dtype=np.float64)
         np.rint(value, out=value)
-        np.fmin(value, _LIMIT, out=value)  # NaN goes to the limit, too
-        np.fmax(value, -_LIMIT, out=value)
+        np.clip(value, -_LIMIT, _LIMIT, out=value)
+        if np.isnan(value.min()):  # the minimum of anything with a NaN is NaN
+            np.nan_to_num(value, copy=False, nan=_LIMIT)
         value += self.noise()  # integers: -0.0 + 0 is +0.0, so that zero keeps no sign
         value *= self.grid
         return value
@@ -324,3 +325,10 @@ class HardenedGaussian(Mechanism):
 
     def _draw(self, prepared: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._perturb(prepared)
+
+
+def _written(buffer: NDArray[Any], value: NDArray[Any]) -> NDArray[Any]:
+    """Return the buffer with the value in it, rounded to the buffer's precision."""
+    if value is not buffer:
+        buffer[...] = value
+    return buffer

@@ -198,7 +198,7 @@ class TableSampler:
             pending = self._fill(view, source)
             while pending.size:
                 again = np.empty(pending.size, dtype=np.int64)
-                left = self._fill(again, source)
+                left = self._fill(again, source.part(pending))
                 view[pending] = again
                 pending = pending[left]
         return out
@@ -208,7 +208,7 @@ class TableSampler:
         word = source.words(view.size)
         bits = self.threshold_bits
         index = (word >> np.uint64(64 - self.column_bits)).view(np.int64)
-        above = (word & np.uint64((1 << bits) - 1)) >= self._thresholds[index]
+        above = (word & np.uint64((1 << bits) - 1)) >= self._thresholds.take(index)
         index <<= 1
         index += above
         np.take(self._base, index, out=view, mode="clip")
@@ -229,7 +229,7 @@ class TableSampler:
             return odd
         done = np.zeros(odd.size, dtype=bool)
         for i in np.flatnonzero(unfinished).tolist():
-            magnitude = self._remainder(source)
+            magnitude = self._remainder(source.at(int(odd[i])))
             negative = bool(sign[odd[i]])
             if magnitude is not None and not (negative and magnitude == 0):
                 view[odd[i]] = -magnitude if negative else magnitude

@@ -55,6 +55,14 @@ class BitSource:
         self.words = words
         self._pool: list[int] = []
 
+    def at(self, place: int) -> BitSource:
+        """Return the source for one place of an array that is drawn in one pass."""
+        return self
+
+    def part(self, places: NDArray[np.intp]) -> BitSource:
+        """Return the source for some places of an array that is drawn in one pass."""
+        return self
+
     def bits(self, k: int) -> int:
         """Return a uniform integer of ``k`` bits."""
         value = 0

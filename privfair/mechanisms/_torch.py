@@ -48,12 +48,14 @@ def add_to_tensor(mechanism: HardenedGaussian, total: torch.Tensor) -> torch.Ten
     """
     if total.device.type == "cpu":
         view = total.detach().numpy()
-        view[...] = mechanism._perturb(view)
+        noisy = mechanism._perturb(view)
+        if noisy is not view:
+            view[...] = noisy
     elif total.device.type == "cuda":
         total.copy_(_perturb_on_device(mechanism, total))
     else:
-        noisy = torch.from_numpy(mechanism._perturb(total.detach().cpu().numpy()))
-        total.copy_(noisy.to(total.dtype))
+        copied = torch.from_numpy(mechanism._perturb(total.detach().cpu().numpy()))
+        total.copy_(copied.to(total.dtype))
     return total
 
 

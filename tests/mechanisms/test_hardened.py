@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import types
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, LengthMismatchError
+from privfair.core.randomness import secret_stream
 from privfair.mechanisms import (
     HardenedGaussian,
     hardened_distance,
@@ -19,6 +23,8 @@ from privfair.mechanisms import (
     summation_error,
 )
 from privfair.mechanisms import _hardened as module
+from privfair.mechanisms._lattice import GaussianLaw, table_sampler
+from privfair.mechanisms._sampling import BitSource
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -49,34 +55,107 @@ def test_seeded_runs_agree_across_families_and_unseeded_runs_differ():
     assert not np.array_equal(*secret)
 
 
-def test_every_release_has_a_new_key(monkeypatch):
-    mechanism = HardenedGaussian(1.0, 1.0, 4)
+def plain_noise(mechanism, stream):
+    """One release as one reads it: a new key, one draw under it, nothing early."""
+    law = GaussianLaw(Fraction(mechanism._ratio) ** 2)
+    return table_sampler(law).draw(
+        mechanism.size, BitSource(stream.generator().bit_generator.random_raw)
+    )
+
+
+# 4 and 210: several releases in one pass. 5,000: by a second thread. 40,000: in several chunks.
+SIZES = [(4, 300), (210, 200), (5_000, 12), (40_000, 6)]
+
+
+@pytest.mark.parametrize(("size", "releases"), SIZES)
+def test_noise_drawn_early_is_the_plain_noise_bit_for_bit(size, releases):
+    mechanism = HardenedGaussian(1.3, 1.0, size, noise_random_state=9)
+    stream = secret_stream(9)
+    for _ in range(releases):
+        assert np.array_equal(mechanism.noise(), plain_noise(mechanism, stream))
+
+
+@pytest.mark.parametrize(("size", "releases"), SIZES)
+def test_every_release_has_a_new_key(monkeypatch, size, releases):
+    mechanism = HardenedGaussian(1.0, 1.0, size)
     keys = []
     real = mechanism._stream.generator
 
     def spy():
         generator = real()
-        keys.append(tuple(generator.bit_generator.state["state"]["key"].tolist()))
+        keys.append(generator.bit_generator.state["state"]["key"].copy())
         return generator
 
     monkeypatch.setattr(mechanism._stream, "generator", spy)
-    for _ in range(200):
-        mechanism.add_(np.zeros(4))
-    assert len(set(keys)) == 200
-    assert len(keys[0]) == 2  # 128 bits
+    noise = [mechanism.noise() for _ in range(releases)]
+    assert {len(key) for key in keys} == {2}  # 128 bits
+    assert len({tuple(key.tolist()) for key in keys}) == len(keys) >= releases
+    for i in {0, 1, 2, releases // 2, releases - 1}:  # release i is drawn under key i alone
+        generator = types.SimpleNamespace(
+            generator=lambda key=keys[i]: np.random.Generator(np.random.Philox(key=key))
+        )
+        assert np.array_equal(noise[i], plain_noise(mechanism, generator))
+
+
+def test_little_is_drawn_before_it_is_asked_for(monkeypatch):
+    for size, most in ((4, 64), (210, 38), (5_000, 2)):
+        mechanism = HardenedGaussian(1.0, 1.0, size)
+        drawn = []
+        real = mechanism._stream.generator
+        monkeypatch.setattr(
+            mechanism._stream,
+            "generator",
+            lambda real=real, drawn=drawn: drawn.append(0) or real(),
+        )
+        for i in range(1, 130):
+            mechanism.noise()
+            assert len(drawn) - i <= (0 if i <= 2 else most)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_draws_other_noise():
-    mechanism = HardenedGaussian(1.0, 1.0, 8)
-    mechanism.noise()
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("size", [8, 5_000])
+@pytest.mark.parametrize("before", [1, 7])
+def test_a_fork_draws_other_noise(size, before):
+    mechanism = HardenedGaussian(1.0, 1.0, size)
+    for _ in range(before):
+        mechanism.noise()
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(write, mechanism.noise().tobytes())
-        os._exit(0)
+        try:
+            for _ in range(5):
+                os.write(write, mechanism.noise()[:8].tobytes())
+        finally:
+            os._exit(0)
+    os.close(write)
     os.waitpid(child, 0)
-    assert os.read(read, 64) != mechanism.noise().tobytes()
+    theirs = {os.read(read, 64) for _ in range(5)}
+    ours = {mechanism.noise()[:8].tobytes() for _ in range(20)}
+    assert len(theirs) == 5 and len(ours) == 20
+    assert not theirs & ours
+
+
+@pytest.mark.parametrize("size", [16, 5_000])
+def test_threads_are_never_given_the_same_noise(size):
+    mechanism = HardenedGaussian(1.0, 1.0, size)
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(lambda _: mechanism.noise()[:4].tobytes(), range(400)))
+    assert len(set(seen)) == 400
+
+
+def test_an_error_of_the_second_thread_reaches_the_caller():
+    mechanism = HardenedGaussian(1.0, 1.0, 5_000)
+    for _ in range(3):
+        mechanism.noise()
+    mechanism.noise()
+
+    def broken():
+        raise OSError("no entropy")
+
+    mechanism._stream.generator = broken
+    with pytest.raises(OSError, match="no entropy"):
+        [mechanism.noise() for _ in range(3)]
 
 
 @pytest.mark.parametrize("size", [1, 210, 21_000])
@@ -136,6 +215,16 @@ def test_device_path_equals_cpu_path():
     )
 
 
+@pytest.mark.parametrize("bound", [1e-32, 1.0, 1e30])
+def test_precision_of_the_buffer_changes_the_last_rounding_only(bound):
+    # 1 / grid is beyond float32's range for the smallest bound.
+    value = (np.linspace(-3, 3, 64) * bound).astype(np.float32)
+    one = HardenedGaussian(1.0, bound, 64, noise_random_state=3).add_(value.copy())
+    two = HardenedGaussian(1.0, bound, 64, noise_random_state=3).add_(value.astype(np.float64))
+    assert np.isfinite(one).all()
+    assert np.array_equal(one, two.astype(np.float32))
+
+
 def test_zero_has_no_sign():
     mechanism = HardenedGaussian(1.0, 1.0, 2, noise_random_state=0)
     mechanism.noise = lambda: np.zeros(2, dtype=np.int64)
@@ -155,6 +244,37 @@ def test_noise_is_gaussian_of_the_stated_sigma():
     mechanism = HardenedGaussian(1.7, bound=0.25, size=100_000, noise_random_state=11)
     assert _noise_p_value(mechanism, mechanism.sigma) > 1e-6
     assert _noise_p_value(mechanism, 1.05 * mechanism.sigma) < 1e-6
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("size", [210, 5_000])
+def test_early_noise_has_the_moments_and_tails_of_a_gaussian(size):
+    """1e7 draws, taken as a run takes them.
+
+    Each statistic is standardised by its exact standard error under N(0, 1), so that a normal
+    limit holds far closer than the level: 16 of them, each refused beyond 6 standard errors, a
+    false alarm in 3e-8. Power: a variance off by 0.3 % is 6.7 standard errors off, a mean by
+    0.002 sigma 6.3, a correlation of 0.002 between releases or neighbours 6.3.
+    """
+    mechanism = HardenedGaussian(1.3, 1.0, size, noise_random_state=21)
+    n = 10_000_000 // size * size
+    x = np.concatenate([mechanism.noise() for _ in range(n // size)]) / mechanism._ratio
+    square = x * x
+    scores = {
+        "mean": x.mean() * math.sqrt(n),
+        "variance": (square.mean() - 1) * math.sqrt(n / 2),
+        "skewness": (square * x).mean() * math.sqrt(n / 15),
+        "kurtosis": ((square * square).mean() - 3) * math.sqrt(n / 96),
+        "neighbours": (x[1:] * x[:-1]).mean() * math.sqrt(n),
+        "releases": (x[size:] * x[:-size]).mean() * math.sqrt(n - size),
+    }
+    for cut in (0.0, 1.0, 2.0, 3.0, 4.0):
+        p = float(stats.norm.sf(cut))
+        for side in (1, -1):
+            share = (side * x > cut).mean()
+            scores[f"beyond {side * cut:+}"] = (share - p) * math.sqrt(n / (p * (1 - p)))
+    assert max(abs(v) for v in scores.values()) < 6, scores
+    assert abs((0.997 * square.mean() - 1) * math.sqrt(n / 2)) > 6  # the power claimed
 
 
 @pytest.mark.parametrize("ratio", [16.0, 23.7, 100.0])
