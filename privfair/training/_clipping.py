@@ -16,10 +16,11 @@ __all__ = [
     "clip_factors",
     "clip_rows",
     "finite_or_zero",
+    "square_norms",
 ]
 
 CHUNK_ROWS = 8192
-"""Sums over records are formed in blocks of this many rows, which bounds their rounding error."""
+"""Sums over records are formed in blocks of at most this many rows, which bounds their error."""
 
 GUARD = 1e-5
 """Relative margin by which clipping stays below the norm bound.
@@ -59,12 +60,15 @@ class ClipRule(Protocol):
 def block_sum_error(n_rows: int, bound: float, pieces: int = 0) -> float:
     """Return how far a float64 sum over ``n_rows`` bounded vectors can be from the exact sum.
 
-    Sums are formed in blocks of :data:`CHUNK_ROWS` rows that are added up one after the other, so
-    that every summand goes through at most ``block + n_rows / block`` additions; where a summand
-    is a product that rounds, that is one rounding more. The L2 error is at most the number of
-    roundings times the unit roundoff times the sum of the norms (Higham 2002, section
-    4.2), for every order of summation inside a block. A sum that is formed in ``pieces`` parts
-    that are added up goes through at most that many additions more.
+    Sums are formed in blocks of b rows, with ``n_rows / CHUNK_ROWS <= b <= CHUNK_ROWS`` (b may be
+    any number of rows where ``n_rows`` is below :data:`CHUNK_ROWS`), and the blocks are added up
+    one after the other. A summand goes through at most ``b - 1`` additions in its block and
+    ``n_rows / b`` between blocks, together at most ``min(n_rows, CHUNK_ROWS) + n_rows /
+    CHUNK_ROWS``: a sum of this form is largest at an end of the range. Where a summand is a
+    product that rounds, that is one rounding more. The L2 error is at most the number of roundings
+    times the unit roundoff times the sum of the norms (Higham 2002, section 4.2), for every order
+    of summation inside a block. A sum that is formed in ``pieces`` parts that are added up goes
+    through at most that many additions more.
     """
     depth = min(n_rows, CHUNK_ROWS) + n_rows / CHUNK_ROWS + 1 + pieces
     return 1.001 * depth * 2.0**-53 * n_rows * bound
@@ -97,13 +101,26 @@ def clip_factors(norms: Tensor, bound: float | ClipRule | None, guard: float = G
         ``(1 - guard) * min(1, bound / norm)``, and zero where the norm is not finite: raising
         an exception there would depend on private data.
     """
-    finite = torch.isfinite(norms)
     if bound is None:
-        return finite.to(norms.dtype)
-    if isinstance(bound, ClipRule):
+        return torch.isfinite(norms).to(norms.dtype)
+    if not isinstance(bound, float | int) and isinstance(bound, ClipRule):
         return bound.factors(norms, guard)
-    factors = (bound / norms.clamp(min=bound)) * (1.0 - guard)
-    return torch.where(finite, factors, torch.zeros_like(factors))
+    # An infinite norm gives zero, and one that is not a number gives what nan_to_num_ puts there.
+    factors = norms.clamp(min=bound).reciprocal_().mul_(bound).mul_(1.0 - guard)
+    return factors.nan_to_num_(nan=0.0)
+
+
+def square_norms(rows: Tensor) -> Tensor:
+    """Return the squared L2 norms of float32 or float64 rows, in float64.
+
+    In blocks, since a float64 copy of a whole table would triple its memory.
+    """
+    squares = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        norms = torch.linalg.vector_norm(rows[part], dim=1, dtype=torch.float64)
+        torch.square(norms, out=squares[part])
+    return squares
 
 
 def clip_rows(rows: Tensor, bound: float, guard: float = GUARD) -> Tensor:

@@ -13,20 +13,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from privfair.training._clipping import CHUNK_ROWS, ClipRule, clip_factors
+from privfair.training._clipping import CHUNK_ROWS, ClipRule, clip_factors, square_norms
 from privfair.training._groups import groups_of, stack_total
 from privfair.training._losses import RecordLoss
 
 __all__ = ["ClosedFormPath", "StepSums", "linear_stack"]
 
-# The derivative of an activation, written in terms of its value.
-_ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor] | None] = {
+_BLOCK_VALUES = 1 << 19
+"""Float64 values alive at a time: few enough for the cache, enough rows for matrix products."""
+
+_Forward = Callable[[Tensor], Tensor]
+_Backward = Callable[[Tensor, Tensor], Tensor]
+_aten = torch.ops.aten
+
+# An activation in place, and its derivative times a gradient, in terms of its value and in place
+# of the gradient: what autograd calls, without autograd.
+_ACTIVATIONS: dict[type[nn.Module], tuple[_Forward, _Backward] | None] = {
     nn.Identity: None,
-    nn.Tanh: lambda a: 1 - a * a,
-    nn.ReLU: lambda a: (a > 0).to(a.dtype),
-    nn.Sigmoid: lambda a: a * (1 - a),
+    nn.Tanh: (torch.tanh_, lambda d, a: _aten.tanh_backward.grad_input(d, a, grad_input=d)),
+    nn.ReLU: (
+        torch.relu_,
+        lambda d, a: _aten.threshold_backward.grad_input(d, a, 0, grad_input=d),
+    ),
+    nn.Sigmoid: (
+        torch.sigmoid_,
+        lambda d, a: _aten.sigmoid_backward.grad_input(d, a, grad_input=d),
+    ),
 }
 
 ScoreWeights = Callable[[Tensor], Tensor]
@@ -85,8 +100,9 @@ def linear_stack(module: nn.Module) -> list[tuple[nn.Linear, nn.Module]] | None:
 class ClosedFormPath:
     """Clipped sums of a linear stack by the formula in the module's docstring.
 
-    Norms, scaled derivatives and sums are formed in float64 from float32 activations. The
-    rounding of a summand's one product is among the roundings that
+    Activations and derivatives are float32. Norms, scaled derivatives and sums are formed in
+    float64. Rows go through in blocks, in buffers that are used again for the next block and the
+    next step. The rounding of a summand's one product is among the roundings that
     :func:`privfair.training._clipping.block_sum_error` counts.
     """
 
@@ -96,91 +112,174 @@ class ClosedFormPath:
         stack = linear_stack(module)
         if stack is None:
             raise TypeError("not a stack of linear layers with elementwise activations")
-        self._stack = stack
+        self._layers = [
+            (layer.weight, layer.bias, _ACTIVATIONS[type(act)]) for layer, act in stack
+        ]
+        self._linears = [layer for layer, _ in stack]
         self._loss = loss
-        self._size = sum(p.numel() for p in module.parameters())
+        self._sizes = [p.numel() for p in module.parameters()]
         self._input_norms: Tensor | None = None
+        widths = [(layer.in_features, layer.out_features) for layer, _ in stack]
+        self._buffers = _Buffers(widths)
+        width = sum(a + b for a, b in widths)
+        self._block_rows = min(max(_BLOCK_VALUES // width, 256), CHUNK_ROWS)
 
     def prepare(self, X: Tensor) -> None:
         """Compute the squared norms of the inputs, once for all steps."""
-        self._input_norms = _square_norms(X)
+        self._input_norms = square_norms(X)
 
     @torch.no_grad()
     def sums(
         self,
         X: Tensor,
         y: Tensor,
-        rows: Tensor,
+        rows: Tensor | None,
         bound: float | ClipRule | None,
         guard: float,
         score_weights: ScoreWeights | None = None,
         sample_weight: Tensor | None = None,
     ) -> StepSums:
-        """Return the sum of clipped gradients over the records at ``rows``."""
-        inputs, targets = X[rows], y[rows]
-        acts = [inputs]
-        for layer, activation in self._stack:
-            acts.append(activation(layer(acts[-1])))
-        output = acts[-1]
-        back = self._loss.backprop(output, targets)
-        if sample_weight is not None:
-            back = back * sample_weight[rows, None]
-        if score_weights is not None:
-            slope = self._loss.score_backprop(output)
-            if slope is not None:
-                back = back + score_weights(output)[:, None] * slope
-        backs = self._backward(acts, back)
+        """Return the sum of clipped gradients over the records at ``rows`` (None: over all)."""
+        n, device = len(X if rows is None else rows), X.device
+        total = torch.zeros(sum(self._sizes), dtype=torch.float64, device=device)
+        pieces = iter(total.split(self._sizes))
+        places = [
+            (next(pieces).view_as(weight), None if bias is None else next(pieces))
+            for weight, bias, _ in self._layers
+        ]
+        norms = torch.empty(n, dtype=torch.float64, device=device)
+        output = torch.empty((n, self._loss.n_outputs), dtype=X.dtype, device=device)
+        # Any block from n / CHUNK_ROWS to CHUNK_ROWS rows keeps to block_sum_error's roundings.
+        size = max(self._block_rows, -(-n // CHUNK_ROWS))
+        grouped = None
         if groups_of(bound) is not None and isinstance(bound, ClipRule):
-            layers = [layer for layer, _ in self._stack]
-            return StepSums(*stack_total(layers, acts, backs, bound, guard), output)
-        norms = self._norms(acts, backs, rows)
-        factors = clip_factors(norms, bound, guard)
-        return StepSums(self._total(acts, backs, factors), norms, output)
+            grouped = bound
+        if score_weights is not None:  # they need all scores first
+            for part in _blocks(n, size):
+                output[part] = self._forward(_at(X, rows, part))[-1]
+            weights = score_weights(output)
+        for part in _blocks(n, size):
+            acts = self._forward(_at(X, rows, part))
+            back = self._loss.backprop(acts[-1], _at(y, rows, part))
+            output[part] = acts[-1]
+            if sample_weight is not None:
+                back = back * _at(sample_weight, rows, part)[:, None]
+            if score_weights is not None:
+                slope = self._loss.score_backprop(acts[-1])
+                if slope is not None:
+                    back = back + weights[part, None] * slope
+            backs = self._backward(acts, back)
+            if grouped is not None:
+                added, norms[part] = stack_total(self._linears, acts, backs, grouped, guard)
+                total += added
+                continue
+            block = self._buffers.double(acts, backs)
+            known = None if self._input_norms is None else _at(self._input_norms, rows, part)
+            square = self._square_norms(block, known)
+            factors = clip_factors(torch.sqrt(square, out=norms[part]), bound, guard)
+            _add_products(places, block, factors)
+        return StepSums(total, norms, output)
+
+    def _forward(self, inputs: Tensor) -> list[Tensor]:
+        acts = [inputs]
+        outs = self._buffers.forward(inputs)
+        for (weight, bias, activation), out in zip(self._layers, outs, strict=True):
+            if torch.is_autocast_enabled(inputs.device.type):  # which skips what has a place
+                out = F.linear(acts[-1], weight, bias)
+            elif bias is None:
+                torch.mm(acts[-1], weight.t(), out=out)
+            else:
+                torch.addmm(bias, acts[-1], weight.t(), out=out)
+            acts.append(out if activation is None else activation[0](out))
+        return acts
 
     def _backward(self, acts: list[Tensor], back: Tensor) -> list[Tensor]:
         backs = [back]
-        for at in range(len(self._stack) - 1, 0, -1):
-            derivative = _ACTIVATIONS[type(self._stack[at - 1][1])]
-            back = back @ self._stack[at][0].weight
-            if derivative is not None:
-                back = back * derivative(acts[at])
+        for at in range(len(self._layers) - 1, 0, -1):
+            low = torch.is_autocast_enabled(back.device.type)
+            out = None if low else self._buffers.backward(at, back)
+            back = torch.mm(back, self._layers[at][0], out=out)
+            activation = self._layers[at - 1][2]
+            if activation is not None:
+                back = activation[1](back, acts[at])
             backs.append(back)
         return backs[::-1]
 
-    def _norms(self, acts: list[Tensor], backs: list[Tensor], rows: Tensor) -> Tensor:
-        total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-        for at, (layer, _) in enumerate(self._stack):
-            known = self._input_norms if at == 0 else None
-            square = _square_norms(acts[at]) if known is None else known[rows]
-            total += (square + float(layer.bias is not None)) * _square_norms(backs[at])
-        return total.sqrt()
-
-    def _total(self, acts: list[Tensor], backs: list[Tensor], factors: Tensor) -> Tensor:
-        total = torch.zeros(self._size, dtype=torch.float64, device=factors.device)
-        keep = factors > 0
-        clean = bool(keep.all())
-        for start in range(0, len(factors), CHUNK_ROWS):
-            part = slice(start, start + CHUNK_ROWS)
-            at = 0
-            for (layer, _), a, back in zip(self._stack, acts, backs, strict=False):
-                # Not back to float32: a scaled derivative may be subnormal there, and its
-                # rounding times a large input would pass the bound.
-                scaled, inputs = back[part].double() * factors[part, None], a[part]
-                if not clean:  # 0 * nan is nan: a record left out must be exactly zero
-                    mask = keep[part, None]
-                    scaled = torch.where(mask, scaled, torch.zeros_like(scaled))
-                    inputs = torch.where(mask, inputs, torch.zeros_like(inputs))
-                size = layer.weight.numel()
-                total[at : at + size].view_as(layer.weight).addmm_(scaled.T, inputs.double())
-                at += size
-                if layer.bias is not None:
-                    total[at : at + layer.bias.numel()] += scaled.sum(dim=0)
-                    at += layer.bias.numel()
+    def _square_norms(
+        self, block: list[tuple[Tensor, Tensor]], input_norms: Tensor | None
+    ) -> Tensor:
+        total: Tensor | None = None
+        for (inputs, back), (_, bias, _) in zip(block, self._layers, strict=True):
+            known = input_norms if total is None else None
+            square = _row_norms(inputs).square_() if known is None else known
+            if bias is not None:
+                square = square + 1.0
+            squares = _row_norms(back).square_().mul_(square)
+            total = squares if total is None else total.add_(squares)
+        assert total is not None
         return total
 
 
-def _square_norms(rows: Tensor) -> Tensor:
-    if len(rows) <= CHUNK_ROWS:
-        return rows.double().square().sum(dim=1)
-    # In blocks: a float64 copy of the whole table would triple the memory.
-    return torch.cat([block.double().square().sum(dim=1) for block in rows.split(CHUNK_ROWS)])
+class _Buffers:
+    """Memory that every block of rows uses again; to allocate it anew costs as much as its use."""
+
+    def __init__(self, widths: list[tuple[int, int]]) -> None:
+        self._widths = widths
+        self._rows = 0
+        self._like: tuple[torch.dtype, torch.device] | None = None
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """Return a place for each layer's output."""
+        n = len(inputs)
+        if n > self._rows or self._like != (inputs.dtype, inputs.device):
+            new, f64 = inputs.new_empty, torch.float64
+            self._rows, self._like = n, (inputs.dtype, inputs.device)
+            self._outs = [new((n, b)) for _, b in self._widths]
+            self._backs = [new((n if at else 0, a)) for at, (a, _) in enumerate(self._widths)]
+            self._inputs64 = [new((n, a), dtype=f64) for a, _ in self._widths]
+            self._backs64 = [new((n, b), dtype=f64) for _, b in self._widths]
+        return [out[:n] for out in self._outs]
+
+    def backward(self, at: int, back: Tensor) -> Tensor:
+        """Return a place for the derivative at the input of layer ``at``."""
+        return self._backs[at][: len(back)]
+
+    def double(self, acts: list[Tensor], backs: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return float64 copies of each layer's inputs and derivatives."""
+        n = len(acts[0])
+        return [
+            (a64[:n].copy_(a), d64[:n].copy_(d))
+            for a64, d64, a, d in zip(self._inputs64, self._backs64, acts, backs, strict=False)
+        ]
+
+
+def _add_products(
+    places: list[tuple[Tensor, Tensor | None]],
+    block: list[tuple[Tensor, Tensor]],
+    factors: Tensor,
+) -> None:
+    """Add a block's clipped gradients to the sums of each layer's weight and bias."""
+    keep = factors > 0
+    clean = bool(keep.all())
+    for (inputs, scaled), (weight, bias) in zip(block, places, strict=True):
+        # Not back to float32: a scaled derivative may be subnormal there, and its rounding
+        # times a large input would pass the bound.
+        scaled.mul_(factors[:, None])
+        if not clean:  # 0 * nan is nan: a record left out must be exactly zero
+            scaled.masked_fill_(~keep[:, None], 0.0)
+            inputs.masked_fill_(~keep[:, None], 0.0)
+        weight.addmm_(scaled.t(), inputs)
+        if bias is not None:
+            bias += scaled.sum(dim=0)
+
+
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _at(values: Tensor, rows: Tensor | None, part: slice) -> Tensor:
+    return values[part] if rows is None else values.index_select(0, rows[part])
+
+
+def _row_norms(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=1)

@@ -51,15 +51,17 @@ class FunctionalPath:
         self,
         X: Tensor,
         y: Tensor,
-        rows: Tensor,
+        rows: Tensor | None,
         bound: float | ClipRule | None,
         guard: float,
         score_weights: ScoreWeights | None = None,
         sample_weight: Tensor | None = None,
     ) -> StepSums:
-        """Return the sum of clipped gradients over the records at ``rows``."""
+        """Return the sum of clipped gradients over the records at ``rows`` (None: over all)."""
         check_same_parameters(self._module, self._trainable)
         dtype = self._trainable[0].dtype
+        if rows is None:
+            rows = torch.arange(len(X), device=X.device)
         with torch.no_grad():
             output = self._module(X[rows]) if len(rows) else self._empty_output(X)
             none = torch.zeros(len(rows), dtype=dtype, device=X.device)

@@ -72,9 +72,12 @@ class SoftmaxLoss:
 
     def backprop(self, output: Tensor, y: Tensor) -> Tensor:
         """Return p - onehot(y)."""
-        p = torch.softmax(output, dim=1)
-        p[torch.arange(len(p), device=p.device), y] -= 1.0
-        return p
+        if self.n_outputs == 2:  # several times faster than a softmax over two columns
+            second = torch.sigmoid(output[:, 1] - output[:, 0]) - y
+            return torch.stack((-second, second), dim=1)
+        # exp(log_softmax) is faster than softmax over few columns, and no less exact.
+        p = torch.log_softmax(output, dim=1).exp_()
+        return p.scatter_add_(1, y[:, None], p.new_full((len(p), 1), -1.0))
 
     def score(self, output: Tensor) -> None:
         """Return None: several classes have no single score."""

@@ -226,16 +226,11 @@ def test_planted_bugs_of_the_loop_are_caught(bug):
     [
         (
             "clipped per layer while one bound is accounted",
-            [(
-                "total += (square + float(layer.bias is not None)) * _square_norms(backs[at])",
-                "total = torch.maximum(total, (square + float(layer.bias is not None)) "
-                "* _square_norms(backs[at]))",
-            )],
+            [("total.add_(squares)", "torch.maximum(total, squares)")],
         ),
-        ("bias left out of the norm", [("(square + float(layer.bias is not None))", "square")]),
-        ("norm of the last layer only", [("range(len(self._stack) - 1, 0, -1)",
-                                          "range(len(self._stack) - 1, 0, -1)"),
-                                         ("total += (square", "total = (square")]),
+        ("bias left out of the norm", [("square = square + 1.0", "square = square + 0.0")]),
+        ("norm of the last layer only", [("total.add_(squares)", "squares")]),
+        ("one record's norm forgets its inputs", [(".mul_(square)", "")]),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )  # fmt: skip

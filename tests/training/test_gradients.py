@@ -14,6 +14,7 @@ from torch import nn
 
 from privfair.core.exceptions import AccountingAssumptionError
 from privfair.training._clipping import (
+    CHUNK_ROWS,
     GUARD,
     block_sum,
     block_sum_error,
@@ -188,24 +189,136 @@ def test_sums_stay_within_their_error_bound_in_any_order(values, seed):
         assert abs(Fraction(block_sum(arranged).item()) - exact) <= bound
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 255, 256, 257, 8_191, 8_193, 10**5, 5 * 10**6, 10**9])
+def test_no_size_of_block_exceeds_the_roundings_that_are_charged(n):
+    """A product, the additions inside a block, and those between blocks, for every block."""
+    charged = block_sum_error(n, 1.0) / (2.0**-53 * n)
+    least = max(1, -(-n // CHUNK_ROWS))
+    for block in {least, least + 1, 256, 1024, 4_096, CHUNK_ROWS, max(least, CHUNK_ROWS)}:
+        if least <= block <= max(least, CHUNK_ROWS):
+            inside, between = min(block, n) - 1, -(-n // block) - 1
+            assert 1 + inside + between <= charged
+
+
 def test_error_bound_of_sums_stays_small():
     assert block_sum_error(1, 1.0) < 1e-15
     assert block_sum_error(32_561, 1.0) < 1e-7
     assert block_sum_error(10_000_000, 1.0) < 2e-5
 
 
-def test_sums_over_several_blocks_equal_one(monkeypatch, batch):
-    import privfair.training._closed_form as closed
-
+def test_sums_over_several_blocks_equal_one(batch):
     X, y, _ = batch
     whole = ClosedFormPath(mlp(5, 4, 1), LogisticLoss()).sums(X, y, torch.arange(50), 1.0, 0.0)
-    monkeypatch.setattr(closed, "CHUNK_ROWS", 7)
-    parts = ClosedFormPath(mlp(5, 4, 1), LogisticLoss()).sums(X, y, torch.arange(50), 1.0, 0.0)
-    torch.testing.assert_close(whole.total, parts.total, rtol=1e-12, atol=1e-12)
+    blocks = ClosedFormPath(mlp(5, 4, 1), LogisticLoss())
+    blocks._block_rows = 7
+    parts = blocks.sums(X, y, torch.arange(50), 1.0, 0.0)
+    # float32 products of other shapes may order a row's operations differently
+    torch.testing.assert_close(whole.total, parts.total, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole.norms, parts.norms, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole.output, parts.output)
     path = FunctionalPath(mlp(5, 4, 1), LogisticLoss())
     path._chunk = 7
     again = path.sums(X, y, torch.arange(50), 1.0, 0.0)
     torch.testing.assert_close(whole.total, again.total, rtol=1e-6, atol=1e-6)
+
+
+def plain_sums(module, loss, X, y, rows, bound, weights=None, sample_weight=None):
+    """The closed form as one reads it: no blocks, no buffers, nothing in place, all float64."""
+    stack = linear_stack(module)
+    acts = [X[rows].double()]
+    for layer, activation in stack:
+        bias = 0.0 if layer.bias is None else layer.bias.detach().double()
+        acts.append(activation(acts[-1] @ layer.weight.detach().double().T + bias))
+    back = loss.backprop(acts[-1], y[rows])
+    if sample_weight is not None:
+        back = back * sample_weight[rows, None]
+    if weights is not None:
+        back = back + weights[:, None] * loss.score_backprop(acts[-1])
+    derivative = {
+        nn.Tanh: lambda a: 1 - a * a,
+        nn.ReLU: lambda a: (a > 0).double(),
+        nn.Sigmoid: lambda a: a * (1 - a),
+        nn.Identity: torch.ones_like,
+    }
+    backs = [back]
+    for at in range(len(stack) - 1, 0, -1):
+        back = (back @ stack[at][0].weight.detach().double()) * derivative[type(stack[at - 1][1])](
+            acts[at]
+        )
+        backs.insert(0, back)
+    square = sum(
+        (a.square().sum(1) + (layer.bias is not None)) * d.square().sum(1)
+        for a, d, (layer, _) in zip(acts, backs, stack, strict=False)
+    )
+    norms = square.sqrt()
+    factors = clip_factors(norms, bound)
+    parts = []
+    for a, d, (layer, _) in zip(acts, backs, stack, strict=False):
+        parts.append(((factors[:, None] * d).T @ a).flatten())
+        if layer.bias is not None:
+            parts.append((factors[:, None] * d).sum(0))
+    return torch.cat(parts), norms, acts[-1]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("block", [1, 3, 64])
+def test_the_fast_closed_form_equals_the_plain_one(name, block):
+    """Over batches that shrink and grow, so that buffers are used again at other sizes."""
+    make, loss = MODELS[name]
+    module = make()
+    g = torch.Generator().manual_seed(3)
+    X = torch.randn((40, 5), generator=g) * 3
+    classes = loss.n_outputs
+    y = torch.randint(0, max(2, classes), (40,), generator=g)
+    y = y if classes > 1 else y.float()
+    weight = torch.rand(40, generator=g)
+    path = ClosedFormPath(module, loss)
+    path._block_rows = block
+    path.prepare(X)
+    for size in (40, 9, 0, 23):
+        rows = torch.randperm(40, generator=g)[:size]
+        weights = (
+            torch.randn(size, generator=g) if loss.score(torch.zeros(1, 1)) is not None else None
+        )
+        expected, norms, output = plain_sums(module, loss, X, y, rows, 0.6, weights, weight)
+        score = None if weights is None else lambda out, w=weights: w
+        got = path.sums(X, y, rows, 0.6, GUARD, score, weight)
+        torch.testing.assert_close(got.total, expected, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(got.norms, norms, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got.output.double(), output, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", [ClosedFormPath, FunctionalPath])
+def test_no_rows_stand_for_all_of_them(path, batch):
+    X, y, _ = batch
+    engine = path(mlp(5, 4, 1), LogisticLoss())
+    engine.prepare(X)
+    every = engine.sums(X, y, torch.arange(len(X)), 0.5, GUARD)
+    torch.testing.assert_close(engine.sums(X, y, None, 0.5, GUARD).total, every.total)
+
+
+def test_a_result_is_not_overwritten_by_the_next_step(batch):
+    X, y, _ = batch
+    engine = ClosedFormPath(mlp(5, 4, 1), LogisticLoss())
+    first = engine.sums(X, y, torch.arange(50), 0.5, GUARD)
+    kept = [t.clone() for t in (first.total, first.norms, first.output)]
+    engine.sums(X.flip(0) * 2, y, torch.arange(30), 0.5, GUARD)
+    for now, then in zip((first.total, first.norms, first.output), kept, strict=True):
+        assert torch.equal(now, then)
+
+
+@given(
+    logits=arrays(np.float32, (6, 2), elements=st.floats(-80, 80, width=32)),
+    wide=arrays(np.float32, (6, 4), elements=st.floats(-80, 80, width=32)),
+)
+def test_the_derivative_of_cross_entropy_is_autograds(logits, wide):
+    for values, y in ((logits, [0, 1, 1, 0, 1, 0]), (wide, [0, 3, 1, 2, 1, 0])):
+        output = torch.from_numpy(values).requires_grad_()
+        target = torch.tensor(y)
+        loss = SoftmaxLoss(values.shape[1])
+        (expected,) = torch.autograd.grad(loss.per_record(output, target).sum(), output)
+        got = loss.backprop(output.detach(), target)
+        torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-7)
 
 
 # -- which modules -------------------------------------------------------------------------

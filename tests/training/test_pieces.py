@@ -187,13 +187,13 @@ def test_the_check_of_contributions_passes_on_honest_paths(path, clipping, batch
     ("change", "message"),
     [
         (
-            ("return StepSums(self._total(acts, backs, factors), norms, output)",
-             "return StepSums(self._total(acts, backs, factors * 1.01), norms, output)"),
+            ("_add_products(places, block, factors)",
+             "_add_products(places, block, factors * 1.01)"),
             "longer than max_grad_norm",
         ),
         (
-            ("return StepSums(self._total(acts, backs, factors), norms, output)",
-             "return StepSums(self._total(acts, backs, factors / len(factors)), norms, output)"),
+            ("_add_products(places, block, factors)",
+             "_add_products(places, block, factors / len(factors))"),
             "not the sum",
         ),
     ],
