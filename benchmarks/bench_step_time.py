@@ -41,9 +41,10 @@ from torch import Tensor, nn
 from privfair.core.randomness import secret_stream
 from privfair.training._clipping import GUARD
 from privfair.training._closed_form import ClosedFormPath
-from privfair.training._engine import DPEngine, _flatten, _Noise
+from privfair.training._engine import DPEngine, _flatten
 from privfair.training._losses import SoftmaxLoss
-from privfair.training._optim import Sgd, make_optimizer
+from privfair.training._noise import StepNoise
+from privfair.training._optim import make_optimizer
 from privfair.training._plan import TrainingPlan
 from privfair.training._sampling import PoissonSampler
 
@@ -101,8 +102,8 @@ def private_step(kind: str, X: Tensor, y: Tensor, rows: Callable[[], Tensor | No
     model, loss, batch = network(kind).eval(), SoftmaxLoss(2), len(X) if rows() is None else None
     path = ClosedFormPath(model, loss)
     theta = _flatten(model)
-    noise = _Noise(SIGMA, CLIP, theta.numel(), N_ROWS, None)
-    optimizer: Sgd = make_optimizer("sgd", LR)  # type: ignore[assignment]
+    noise = StepNoise(SIGMA, CLIP, theta.numel(), N_ROWS, None)
+    optimizer = make_optimizer("sgd", LR)
     path.prepare(X)
     divisor = batch or 1024
 
