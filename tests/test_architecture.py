@@ -76,7 +76,6 @@ SHARED_PRIVATE = {
 
 # A command group is the other face of one room, and may use its internals.
 FRONTS = {
-    "privfair/cli/accountant.py": "accounting",
     "privfair/cli/data.py": "datasets",
     "privfair/cli/ledger.py": "accounting",
 }

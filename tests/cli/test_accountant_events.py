@@ -6,12 +6,13 @@ import contextlib
 import io
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from privfair import accounting as ac
@@ -358,6 +359,8 @@ def test_what_a_claim_needs(run: Any, written: Any) -> None:
         assert run("accountant", "validate", *args).code == 2
 
 
+@example(claim=0.99, certified=1.0, least=None)
+@example(claim=1.0, certified=1.0, least=1.0)
 @given(claim=st.floats(0, 50), certified=st.floats(0, 50), least=st.none() | st.floats(0, 50))
 def test_a_verdict_never_passes_what_is_not_certified(
     claim: float, certified: float, least: float | None
@@ -367,3 +370,21 @@ def test_a_verdict_never_passes_what_is_not_certified(
     if found == "violated":
         assert least is not None
         assert least > claim
+
+
+# -- the page that explains all this ------------------------------------------------------
+def blocks(kind: str) -> list[str]:
+    page = Path(__file__).parents[2] / "docs" / "cli-accountant.md"
+    return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_shows_what_is_printed(run: Any) -> None:
+    line = blocks("console")[0].splitlines()[0].removeprefix("$ privfair ")
+    assert run(*line.split()).out == blocks("text")[0]
+
+
+def test_the_file_on_the_page_can_be_read_and_its_claim_holds(run: Any, written: Any) -> None:
+    path = written(blocks("json")[0])
+    found = json.loads(run("accountant", "validate", path, "--json").out)
+    assert (found["verdict"], found["events"]) == ("holds", 4)
+    assert "training" in run("accountant", "compose", path).out

@@ -160,7 +160,9 @@ def _draw(
     )
     for line in found_in.heading():
         console.print(line, soft_wrap=True)
-    table = Table("", "event", "times", "alone", "without it", "share")
+    table = Table()
+    for name in ("", "event", "times", "alone", "without it", "share"):
+        table.add_column(name, overflow="fold")
     for part in parts[:200]:
         table.add_row(
             clean(part.entry.name), clean(_short(part.entry.event)), str(part.entry.count),

@@ -248,6 +248,11 @@ def _records(unit: str, most: int | None, sampling: str) -> int:
             f"{unit} there is no guarantee for it. Give 1 if whole {unit}s are sampled and the "
             f"clipping norm bounds the sum of one {unit}'s records."
         )
+    if most > 1 and unit == "client" and sampling == "poisson":
+        raise click.UsageError(
+            "Several records per unit on Poisson batches of records are priced for --unit user. "
+            "Sample whole clients and give --max-records-per-user 1, or use --unit user."
+        )
     if most > 1 and sampling == "wor":
         raise click.UsageError(
             "--sampling wor has no bound for several records of one user. Use --sampling poisson, "
