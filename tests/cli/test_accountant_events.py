@@ -143,6 +143,7 @@ def test_certificates_and_ledgers_are_files_of_events(
     shown = run("ledger", "show", str(tmp_path / "ledger.db"), "--json")
     path = written(shown.out)
     composed = json.loads(run("accountant", "compose", path, "--delta", "1e-6", "--json").out)
+    assert "fixed beforehand" in composed["warnings"][0]
     assert [part["name"] for part in composed["events"]] == ["counts", "means"]
     direct = ac.guarantee([ac.Laplace(5.0), ac.Gaussian(4.0)], delta=1e-6)
     assert composed["epsilon"] == pytest.approx(direct.epsilon, rel=1e-5)
@@ -164,6 +165,11 @@ def test_certificates_and_ledgers_are_files_of_events(
         ('{"events": [], "colour": 3}', 3, "colour"),
         ('{"events": [], "events": []}', 3, "twice"),
         ('{"schema": 2, "events": []}', 4, "newer"),
+        ('{"entries": 3}', 3, "list"),
+        ('{"entries": [{"event": "Gaussian(1)"}]}', 3, "state"),
+        ('{"entries": [{"event": {"kind": "PureDP", "eps": 1}, "state": "x"}]}', 3, "state"),
+        ('{"schema": 9, "entries": []}', 4, "newer"),
+        ('[{"event": "Gaussian(1)", "state": "void"}]', 3, "state"),
         ('{"schema": "x", "events": []}', 4, "schema"),
         ('[{"schema": 7, "kind": "Gaussian", "sigma": 1}]', 4, "event 1"),
         ('["Gaussian(1)", {"kind": "Gausian", "sigma": 1}]', 2, "event 2"),

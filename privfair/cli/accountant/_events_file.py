@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +29,18 @@ MAX_BYTES = 64 * 1024**2
 MAX_EVENTS = 100_000
 SCHEMA = 1
 _LABELS = ("epsilon", "delta", "unit", "neighboring", "accountant")
-# What a certificate or a ledger says beyond its events; read past, never believed.
+# What a certificate says beyond its events; read past, never believed.
 _PASSED = {
-    "schema", "events", "entries", "assumptions", "numerics", "seeded", "unsafe", "certified",
-    "lower", "order", "details", "dataset_id", "filter", "cap", "head", "spent", "remaining",
+    "schema", "events", "assumptions", "numerics", "seeded", "unsafe", "certified", "lower",
+    "order", "details",
 }  # fmt: skip
-_ENTRY = {
-    "event", "count", "name", "id", "time", "state", "purpose", "label", "epsilon", "delta",
-    "numerics", "seeded", "neighboring",
-}  # fmt: skip
+_STATES = ("reserved", "released", "void")
+_LEDGER_SCHEMA = 2
+_JOINTLY = (
+    "Priced jointly, as if the events (not the queries) had been fixed beforehand; what holds if "
+    "later noise was chosen by earlier results is stated by privfair ledger show."
+)
+_PLANNED = "What the ledger's declared plan still holds is not among these events."
 
 
 @dataclass(frozen=True)
@@ -145,14 +148,14 @@ def _parsed(text: str) -> Any:
         ) from None
 
 
-def _schema(data: dict[str, Any]) -> None:
+def _schema(data: dict[str, Any], newest: int = SCHEMA) -> None:
     version = data.get("schema", SCHEMA)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise SchemaVersionError("the schema version of the events is not a whole number above 0.")
-    if version > SCHEMA:
+    if version > newest:
         raise SchemaVersionError(
             f"the events have schema version {version}; this version of privfair reads up to "
-            f"{SCHEMA}. Install a newer privfair."
+            f"{newest}. Install a newer privfair."
         )
 
 
@@ -160,36 +163,51 @@ def _read(data: Any) -> EventsFile:
     if isinstance(data, str) or (isinstance(data, dict) and ("kind" in data or "event" in data)):
         data = [data]
     if isinstance(data, list):
-        return EventsFile(tuple(_entries(data)))
+        return EventsFile(tuple(_entries(data, _entry)))
     if not isinstance(data, dict) or ("events" in data) == ("entries" in data):
         raise DataError(
             'the events file must hold an event, a list of events, or an object with "events" '
             '(or with "entries", as privfair ledger show --json prints).'
         )
+    return _ledger(data) if "entries" in data else _listed(data)
+
+
+def _listed(data: dict[str, Any]) -> EventsFile:
     _schema(data)
-    listed = data.get("events", data.get("entries"))
-    if not isinstance(listed, list):
-        raise DataError('"events" must be a list.')
     if extra := sorted(set(data) - set(_LABELS) - _PASSED):
         raise DataError(
             f"the events file has the unknown key {extra[0][:40]!r}; beside events it may have "
             f"{', '.join(_LABELS)}."
         )
-    notes = ("Some noise came from a known seed.",) if _seeded(data, listed) else ()
     return EventsFile(
-        tuple(_entries(listed)),
+        tuple(_entries(data["events"], _entry)),
         epsilon=_number(data, "epsilon"),
         delta=_number(data, "delta"),
-        unit=_word(data, "unit", ("record", "user", "client")),
-        neighboring=_word(data, "neighboring", ("zero_out", "add_remove", "replace_one")),
-        notes=notes,
+        **_labels(data),
+        notes=("Some noise came from a known seed.",) if data.get("seeded") is True else (),
     )
 
 
-def _seeded(data: dict[str, Any], listed: list[Any]) -> bool:
-    return any(
-        item.get("seeded") is True for item in (data, *listed) if isinstance(item, dict)
-    )  # fmt: skip
+def _ledger(data: dict[str, Any]) -> EventsFile:
+    _schema(data, _LEDGER_SCHEMA)
+    listed = data["entries"]
+    notes = [_JOINTLY]
+    if data.get("plan") is not None:
+        notes.append(_PLANNED)
+    if isinstance(listed, list) and _seeded(listed):
+        notes.append("Some noise came from a known seed.")
+    return EventsFile(tuple(_entries(listed, _charge)), **_labels(data), notes=tuple(notes))
+
+
+def _labels(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "unit": _word(data, "unit", ("record", "user", "client")),
+        "neighboring": _word(data, "neighboring", ("zero_out", "add_remove", "replace_one")),
+    }
+
+
+def _seeded(listed: list[Any]) -> bool:
+    return any(isinstance(item, dict) and item.get("seeded") is True for item in listed)
 
 
 def _number(data: dict[str, Any], name: str) -> float | None:
@@ -215,12 +233,14 @@ def _word(data: dict[str, Any], name: str, allowed: tuple[str, ...]) -> str | No
     raise InvalidParameterError(f"{name} in the events file must be one of {', '.join(allowed)}.")
 
 
-def _entries(listed: list[Any]) -> Iterator[NamedEvent]:
+def _entries(listed: Any, read: Callable[[Any, int], NamedEvent | None]) -> Iterator[NamedEvent]:
+    if not isinstance(listed, list):
+        raise DataError("the events must be a list.")
     if len(listed) > MAX_EVENTS:
         raise UnsafeFileError(f"more than {MAX_EVENTS:,} events; use counts instead of repeating.")
     for position, item in enumerate(listed, 1):
         try:
-            found = _entry(item, position)
+            found = read(item, position)
         except PrivfairError as error:
             raise type(error)(f"event {position}: {str(error)[:500]}") from None
         except (TypeError, ValueError, OverflowError, RecursionError, KeyError):
@@ -231,7 +251,7 @@ def _entries(listed: list[Any]) -> Iterator[NamedEvent]:
             yield found
 
 
-def _entry(item: Any, position: int) -> NamedEvent | None:
+def _entry(item: Any, position: int) -> NamedEvent:
     from privfair.accounting import event_from_dict
 
     if isinstance(item, str):
@@ -246,14 +266,24 @@ def _entry(item: Any, position: int) -> NamedEvent | None:
         return NamedEvent(event_from_dict(item), f"event {position}")
     if "event" not in item:
         raise DataError('an object without "kind" needs "event".')
-    if extra := sorted(set(item) - _ENTRY):
+    if extra := sorted(set(item) - {"schema", "event", "count", "name"}):
         raise DataError(f"unknown key {extra[0][:40]!r}; known are event, count and name.")
-    if item.get("state") == "void":  # reserved and given back: nothing was read
-        return None
     inner = item["event"]
     event = parse_expression(inner) if isinstance(inner, str) else event_from_dict(inner)
     count = item.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise InvalidParameterError("count must be a whole number of at least 0.")
-    name = item.get("name") or item.get("purpose") or item.get("label") or f"event {position}"
+    name = item.get("name") or f"event {position}"
     return NamedEvent(event, str(name)[:200], count)
+
+
+def _charge(item: Any, position: int) -> NamedEvent | None:
+    """Read one charge of a ledger; a void one was given back before anything was read."""
+    from privfair.accounting import event_from_dict
+
+    if not isinstance(item, dict) or item.get("state") not in _STATES or "event" not in item:
+        raise DataError('a charge of a ledger has "event" and a "state" that is known here.')
+    if item["state"] == "void":
+        return None
+    name = item.get("purpose") or item.get("label") or f"event {position}"
+    return NamedEvent(event_from_dict(item["event"]), str(name)[:200])

@@ -11,6 +11,7 @@ __all__ = ["largest_steps", "smallest_noise"]
 
 _MOST_NOISE = 1e7
 _LEAST_NOISE = 0.05
+_REACHED, _AIM = 0.9995, 0.9998  # of the target
 _MOST_STEPS = 1 << 40
 
 
@@ -42,24 +43,40 @@ def smallest_noise(plan: Plan, epsilon: float, steps: int) -> float:
         )
         return plan.max_records * sigma
 
-    def enough(sigma: float) -> bool:
-        return plan.price(sigma, steps).epsilon <= epsilon
+    def price(sigma: float) -> float:
+        return plan.price(sigma, steps).epsilon
 
-    high = 1.0
-    while not enough(high):
-        high *= 2
+    high, low = 1.0, 0.0
+    at_high, at_low = price(high), math.inf
+    while at_high > epsilon:
+        low, at_low, high = high, at_high, 2 * high
         if high > _MOST_NOISE:
             raise ConvergenceError(
                 f"no noise multiplier up to {_MOST_NOISE:g} gives epsilon <= {epsilon:g} with "
                 f"accountant {plan.accountant} under {plan.neighboring}. Use another accountant, "
                 "or raise epsilon."
             )
-    low = high / 2
-    while enough(low) and low > _LEAST_NOISE:
-        low, high = low / 2, low
-    while high / low > 1 + 2e-4 and low > _LEAST_NOISE / 2:
+        at_high = price(high)
+    while low == 0:
+        if high < _LEAST_NOISE:  # sampling alone gives the privacy asked for
+            return high
+        found = price(high / 2)
+        if found > epsilon:
+            low, at_low = high / 2, found
+        else:
+            high, at_high = high / 2, found
+    bisect = False
+    while high / low > 1 + 2e-4 and at_high < _REACHED * epsilon:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        if not bisect and 0 < at_high < at_low < math.inf:  # epsilon is close to a power of it
+            share = math.log(_AIM * epsilon / at_high) / math.log(at_low / at_high)
+            middle = high * (low / high) ** min(max(share, 0.02), 0.98)
+        bisect = not bisect
+        found = price(middle)
+        if found > epsilon:
+            low, at_low = middle, found
+        else:
+            high, at_high = middle, found
     return high
 
 
