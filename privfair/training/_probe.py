@@ -303,6 +303,7 @@ def check_record_loss(loss: RecordLoss) -> bool:
     """
     if type(loss) in (LogisticLoss, SoftmaxLoss, SquaredLoss, ProbeLoss):
         return True
+    loss = copy.deepcopy(loss)  # whatever it remembers of made-up records goes with the copy
     k = loss.n_outputs
     out = 2.0 * _waves((_N, k)).float()
     at = torch.arange(_N)
