@@ -229,8 +229,8 @@ class Caps:
             raise PrivacyError(
                 f"this would let more be spent on {_words(scope, name)}: {_text(cap)} instead of "
                 f"{_text(self.in_force(scope, name))}. A cap that is raised after something was "
-                "released is a decision of whoever answers for the data; say allow_raise=True "
-                "and give a reason, which is written down."
+                "released is a decision of whoever answers for the data: say allow_raise=True "
+                "(--allow-raise) and give a reason, which is written down."
             )
         if raised and not reason.strip():
             raise InvalidParameterError("raising a cap needs a reason, which is written down.")

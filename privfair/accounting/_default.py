@@ -48,8 +48,9 @@ def default_ledger(
     if _in_worker():
         raise LedgerError(
             "ledger=None stands for a ledger in this process's memory, and this is a worker "
-            "process: its charges would be lost, and the total under-counted. Pass "
-            "ledger=Ledger(path), which all processes share, or use n_jobs=1."
+            "process: its charges would be lost, and the total under-counted. Give the estimator "
+            "a ledger in a file, which all processes share, before it goes into the search: "
+            "estimator.set_params(ledger=privfair.Ledger('spent.db')). Or use n_jobs=1."
         )
     key = (os.getpid(), dataset_id, unit, neighboring)
     with _DEFAULT_LOCK:

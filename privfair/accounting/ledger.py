@@ -596,7 +596,7 @@ class Ledger:
     def _amounts(self, price: Spent) -> dict[str, Any]:
         return {
             "epsilon": json_number(price.epsilon),
-            "delta": price.delta,
+            "delta": price.delta + 0.0,  # no negative zero
             "loss": json_number(price.loss),
             "total": self._charges.total_after(price),
         }
