@@ -222,10 +222,10 @@ class HashChainLog:
                 raise LogIntegrityError(f"{self.where} is not a privfair log.")
             self._create(connection, header)
         self._check_version(connection)
-        first = next(self._select(connection, 0), None)
-        if first is None or first.kind != "header":
-            raise LogIntegrityError(f"{self.where} has no header in row 1.")
-        return self._check_header(first.body)
+        first = connection.execute(f"{_QUERY} LIMIT 1", (0,)).fetchone()
+        if first is None or first[0] != 1 or first[2] != "header":
+            raise LogIntegrityError(f"row 1 of {self.where} is not there, or is no header.")
+        return self._check_header(first)
 
     def _check_target(self, path: Path) -> None:
         if path.is_dir():
@@ -325,23 +325,37 @@ class HashChainLog:
             f"{SCHEMA}. Install a newer privfair; nothing was changed."
         )
 
-    def _check_header(self, header: dict[str, Any]) -> dict[str, Any]:
-        if int(header.get("schema", 0)) > SCHEMA:
-            self._newer(header["schema"])
-        if header.get("log") != self.kind:
-            raise LogIntegrityError(
-                f"{self.where} is a log of kind {header.get('log')!r}, not {self.kind!r}."
-            )
+    def _check_header(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        header = self._body(1, row[3])
         keyed = bool(header.get("keyed"))
         if self._key is not None and not keyed:
+            number, stamp, kind, text, prev, row_hash = row
+            if _hash(None, prev, number, stamp, kind, text) != row_hash:
+                self._broken(1, "was changed: its content does not have its hash")
             raise LedgerError(f"{self.where} was made without a key; open it without one.")
         if keyed and self._key is None and not self.read_only:
             raise LedgerError(
                 f"{self.where} is protected by a key; pass the same key to write to it."
             )
         self.keyed = keyed
+        self._check_row(row, _GENESIS, 1)
+        if int(header.get("schema", 0)) > SCHEMA:
+            self._newer(header["schema"])
+        if header.get("log") != self.kind:
+            raise LogIntegrityError(
+                f"{self.where} is a log of kind {header.get('log')!r}, not {self.kind!r}."
+            )
         self.schema = int(header.get("schema", 0))
         return header
+
+    def _body(self, number: int, text: Any) -> dict[str, Any]:
+        try:
+            body = json.loads(text)
+        except (TypeError, ValueError):
+            body = None
+        if not isinstance(body, dict):
+            raise LogIntegrityError(f"row {number} of {self.where} is not valid JSON.")
+        return body
 
     @property
     def network(self) -> str | None:
@@ -401,13 +415,7 @@ class HashChainLog:
 
     def _select(self, connection: sqlite3.Connection, after: int) -> Iterator[LogRow]:
         for number, stamp, kind, text, prev, row_hash in connection.execute(_QUERY, (after,)):
-            try:
-                body = json.loads(text)
-            except (TypeError, ValueError):
-                body = None
-            if not isinstance(body, dict):
-                raise LogIntegrityError(f"row {number} of {self.where} is not valid JSON.")
-            yield LogRow(number, stamp, kind, body, prev, row_hash)
+            yield LogRow(number, stamp, kind, self._body(number, text), prev, row_hash)
 
     def scan(self, after: int = 0, after_hash: str = "") -> Iterator[CheckedRow]:
         """Yield the rows after row ``after``, each checked against the one before it.
@@ -428,26 +436,29 @@ class HashChainLog:
         self, connection: sqlite3.Connection, after: int, after_hash: str
     ) -> Iterator[CheckedRow]:
         count, last = after, after_hash or _GENESIS
-        digest = None if self.keyed and self._key is None else self._digest
         try:
-            for number, stamp, kind, text, prev, row_hash in connection.execute(_QUERY, (after,)):
-                if number != count + 1:
-                    self._broken(count + 1, f"is missing; the next row is {number}")
-                if prev != last:
-                    self._broken(number, "does not follow from the row before it")
-                for value in (stamp, kind, text, row_hash):
-                    if not isinstance(value, str):
-                        self._broken(number, "holds a value of the wrong type")
-                if digest is not None and not hmac.compare_digest(
-                    digest(prev, number, stamp, kind, text).encode(), row_hash.encode()
-                ):
-                    self._broken(number, "was changed: its content does not have its hash")
-                count, last = number, row_hash
-                yield number, stamp, kind, text, row_hash
+            for row in connection.execute(_QUERY, (after,)):
+                self._check_row(row, last, count + 1)
+                count, stamp, kind, text, _, last = row
+                yield count, stamp, kind, text, last
         except (sqlite3.Error, UnicodeError) as error:
             if "locked" in str(error) or "busy" in str(error):
                 raise
             self._broken(count + 1, f"cannot be read ({error})")
+
+    def _check_row(self, row: tuple[Any, ...], last: str, expected: int) -> None:
+        number, stamp, kind, text, prev, row_hash = row
+        if number != expected:
+            self._broken(expected, f"is missing; the next row is {number}")
+        if prev != last:
+            self._broken(number, "does not follow from the row before it")
+        if not (type(stamp) is type(kind) is type(text) is type(row_hash) is str):
+            self._broken(number, "holds a value of the wrong type")
+        if self.keyed and self._key is None:
+            return
+        found = self._digest(prev, number, stamp, kind, text)
+        if not hmac.compare_digest(found.encode(), row_hash.encode()):
+            self._broken(number, "was changed: its content does not have its hash")
 
     def verify(
         self,
@@ -501,12 +512,7 @@ class HashChainLog:
         )
 
     def _digest(self, prev: str, number: int, stamp: str, kind: str, text: str) -> str:
-        # The JSON list [number, stamp, kind, text], written by hand: it is most of the time of
-        # a verification.
-        message = f"{prev}[{number},{_quoted(stamp)},{_quoted(kind)},{_quoted(text)}]"
-        if self._key is None:
-            return hashlib.sha256(message.encode()).hexdigest()
-        return hmac.digest(self._key, message.encode(), "sha256").hex()
+        return _hash(self._key, prev, number, stamp, kind, text)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -520,6 +526,15 @@ class HashChainLog:
         if held is not None and held[0] == os.getpid():
             held[1].close()
         self._local.held = None
+
+
+def _hash(key: bytes | None, prev: str, number: int, stamp: str, kind: str, text: str) -> str:
+    # The JSON list [number, stamp, kind, text], written by hand: it is most of the time of a
+    # verification.
+    message = f"{prev}[{number},{_quoted(stamp)},{_quoted(kind)},{_quoted(text)}]"
+    if key is None:
+        return hashlib.sha256(message.encode()).hexdigest()
+    return hmac.digest(key, message.encode(), "sha256").hex()
 
 
 def canonical(body: dict[str, Any]) -> str:
