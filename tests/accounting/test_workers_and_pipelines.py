@@ -5,10 +5,14 @@ import multiprocessing as mp
 
 import numpy as np
 import pytest
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+import privfair
 from privfair.accounting import Ledger, PureDP, default_ledger, pipeline_guarantee
+from privfair.core import Budget
 from privfair.core.exceptions import LedgerError
 from privfair.dp import DPClassifier
 
@@ -41,16 +45,43 @@ def test_a_worker_may_not_use_the_memory_of_its_own_process(tmp_path):
     assert shared.spent().epsilon == pytest.approx(0.1)
 
 
-def test_a_parallel_search_counts_every_fit_or_none(tmp_path):
-    from sklearn.model_selection import cross_val_score
+def search(classifier):
+    return GridSearchCV(classifier, {"epochs": [1, 2]}, cv=2, n_jobs=2)
 
-    with pytest.raises(LedgerError, match="worker process"):
-        cross_val_score(DPClassifier(**SETTINGS), X, Y, cv=2, n_jobs=2, error_score="raise")
-    ledger = Ledger(tmp_path / "ledger.db")
-    cross_val_score(
-        DPClassifier(**SETTINGS, ledger=ledger), X, Y, cv=2, n_jobs=2, error_score="raise"
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+def test_a_grid_search_in_several_processes_says_what_to_do():
+    """No fit ran uncounted, and the sentence that gets through names the way out."""
+    with pytest.raises(ValueError, match=r"All the \d fits failed") as caught:
+        search(DPClassifier(**SETTINGS)).fit(X, Y)
+    for words in ("worker process", "set_params(ledger=privfair.Ledger('spent.db'))", "n_jobs=1"):
+        assert words in str(caught.value)
+
+
+def test_a_grid_search_with_a_ledger_in_a_file_counts_every_fit(tmp_path):
+    """2 candidates x 2 folds in the workers, and the last fit in this process."""
+    classifier = DPClassifier(**SETTINGS).set_params(
+        ledger=privfair.Ledger(tmp_path / "spent.db", analyst="ana")
     )
-    assert len(ledger) == 2
+    found = search(classifier).fit(X, Y)
+    ledger = Ledger.open(tmp_path / "spent.db")
+    assert len(ledger) == 5
+    assert {(entry.state, entry.analyst) for entry in ledger.entries()} == {("released", "ana")}
+    assert ledger.spent().epsilon == pytest.approx(5.0, rel=5e-3)
+    assert ledger.verify() == ledger.head()
+    told = " ".join(found.best_estimator_.privacy_.assumptions)
+    assert "5 charges" in told
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
+def test_a_capped_ledger_stops_a_grid_search_at_its_cap(tmp_path):
+    ledger = Ledger(tmp_path / "spent.db", cap=Budget(3.0, 1e-3))
+    with pytest.warns(FitFailedWarning, match="BudgetExceededError"):
+        GridSearchCV(
+            DPClassifier(**SETTINGS, ledger=ledger), {"epochs": [1, 2]}, cv=2, refit=False
+        ).fit(X, Y)
+    assert 1 <= len(ledger) <= 3
+    assert ledger.spent().epsilon <= 3.0 + 1e-9
 
 
 def test_a_function_of_all_rows_at_once_is_not_free():
