@@ -161,7 +161,7 @@ class DiscreteGaussianMechanism(_GridMechanism):
     *Privacy.* Unit and neighbouring relation: those of the sensitivity, under which the event
     ``DiscreteGaussian(sigma / sensitivity)`` is rho-zCDP with rho = sensitivity^2 / (2 sigma^2).
     For a vector of integers this is the discrete Gaussian's own theorem, coordinate by
-    coordinate. Known limits: the running time depends on the noise drawn.
+    coordinate.
 
     References
     ----------
@@ -232,7 +232,7 @@ class DiscreteLaplaceMechanism(_GridMechanism):
     -----
     *Privacy.* Unit and neighbouring relation: those of the sensitivity. The event is
     ``DiscreteLaplace(a, sensitivity)`` in grid steps: pure epsilon-DP with epsilon =
-    sensitivity / scale. Known limits: the running time depends on the noise drawn.
+    sensitivity / scale.
 
     References
     ----------

@@ -1,9 +1,9 @@
 """Exact discrete Gaussian and discrete Laplace noise, on integers only.
 
 Two paths with the same law. The scalar one follows Canonne, Kamath and Steinke (2020) line by
-line, on Python integers and fractions; it is the reference, serves small requests and has no
-upper limit. The vectorised one is the table sampler of :mod:`privfair.mechanisms._lattice`.
-Neither takes a decision on a floating-point number. All bits come from a
+line, on Python integers and fractions; it is the reference, and no release uses it: the time that
+it takes tells how large its result is. All releases use the table sampler of
+:mod:`privfair.mechanisms._lattice`. Neither takes a decision on a floating-point number. All bits come from a
 :class:`~privfair.core.randomness.SecretStream`.
 
 References
@@ -36,10 +36,6 @@ __all__ = [
 
 MAX_SCALE = 2**52
 """Largest standard deviation or scale whose noise surely fits a 64-bit integer."""
-
-_SMALL = 48
-"""Below this many draws a table costs more than it saves."""
-
 
 class BitSource:
     """Uniform bits and integers for the samplers.
@@ -169,8 +165,9 @@ def discrete_gaussian(
 
     Notes
     -----
-    Expected time is linear in ``size``; a table is built once per ``sigma2``. The running time
-    depends on the values drawn (a rejection repeats), see the timing note in the documentation.
+    Expected time is linear in ``size``; a table is built once per ``sigma2``, some milliseconds.
+    A single draw goes through the table, too: the published algorithm loops the longer, the larger
+    the number that it returns. See the timing note in the documentation for what remains.
 
     Examples
     --------
@@ -181,9 +178,6 @@ def discrete_gaussian(
     exact = Fraction(sigma2)
     _checked(exact, "sigma")
     source = _secret(stream)
-    if size < _SMALL:
-        draws = [discrete_gaussian_scalar(exact, source) for _ in range(size)]
-        return np.array(draws, dtype=np.int64)
     return table_sampler(GaussianLaw(exact)).draw(size, source)
 
 
@@ -214,7 +208,4 @@ def discrete_laplace(
     exact = Fraction(scale)
     _checked(exact * abs(exact), "scale")
     source = _secret(stream)
-    if size < _SMALL:
-        draws = [discrete_laplace_scalar(exact, source) for _ in range(size)]
-        return np.array(draws, dtype=np.int64)
     return table_sampler(LaplaceLaw(exact)).draw(size, source)
