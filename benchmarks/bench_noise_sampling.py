@@ -1,6 +1,8 @@
-"""Noise: draws per second of the exact samplers, and what training noise costs per step.
+"""Noise: draws per second of the exact samplers, selection, and what training noise costs.
 
-One thread. The exact samplers should give at least 1e6 discrete Gaussians per second. Training
+One thread. The exact samplers should give at least 1e6 discrete Gaussians and discrete Laplace
+variables per second. Selection is compared, in the same run, with the textbook: float weights and
+a float draw, which is not private (the weights are rounded), and float Gumbel noise. Training
 noise is compared with plain (idealized) float noise in the same run, since seconds mean little on
 a busy machine; minimum and median of interleaved repeats.
 """
@@ -16,11 +18,20 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
 import torch
 from _record import record
 
 from privfair.core.randomness import secret_stream
-from privfair.mechanisms import HardenedGaussian, discrete_gaussian, discrete_laplace
+from privfair.mechanisms import (
+    DPMean,
+    DPQuantile,
+    ExponentialMechanism,
+    HardenedGaussian,
+    PermuteAndFlip,
+    discrete_gaussian,
+    discrete_laplace,
+)
 from privfair.mechanisms._lattice import GaussianLaw, TableSampler
 from privfair.mechanisms._sampling import BitSource, discrete_gaussian_scalar
 
@@ -51,10 +62,70 @@ def exact_samplers() -> dict[str, object]:
             "seconds": [round(t, 4) for t in times],
             "draws_per_second": round(N / statistics.median(times)),
         }
+    for size in (1, 16):
+        times = [seconds(lambda k=size: discrete_gaussian(100, k, stream)) for _ in range(2000)]
+        results[f"a request for {size}, sigma 10"] = {
+            "microseconds": round(1e6 * statistics.median(times), 1)
+        }
     source = BitSource(stream.uint64)
     count = 2000
     slow = seconds(lambda: [discrete_gaussian_scalar(Fraction(100), source) for _ in range(count)])
     results["scalar reference, sigma 10"] = {"draws_per_second": round(count / slow)}
+    return results
+
+
+def selection() -> dict[str, object]:
+    """Interleaved: exact choices, float choices, and the other releases of one number."""
+    results: dict[str, object] = {}
+    rng = np.random.default_rng(0)
+    for size in (10, 1000, 100_000, 1_000_000):
+        scores = rng.random(size) * 30
+        exact = ExponentialMechanism(size, 1.0)
+        coins = PermuteAndFlip(size, 1.0)
+
+        def weights(s: np.ndarray = scores) -> object:
+            p = np.exp((s - s.max()) / 2)
+            return rng.choice(s.size, p=p / p.sum())
+
+        def gumbel(s: np.ndarray = scores) -> object:
+            return int(np.argmax(s / 2 + rng.gumbel(size=s.size)))
+
+        calls = {
+            "exponential_mechanism": lambda m=exact, s=scores: m.release(s),
+            "permute_and_flip": lambda m=coins, s=scores: m.release(s),
+            "float_weights": weights,
+            "float_gumbel": gumbel,
+        }
+        repeats = 200 if size <= 1000 else 9
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(repeats):
+            for name, call in calls.items():
+                times[name].append(seconds(call))
+        median = {name: statistics.median(t) for name, t in times.items()}
+        results[f"{size} candidates"] = {
+            **{f"{name}_microseconds": round(1e6 * t, 1) for name, t in median.items()},
+            "exponential_times_float_gumbel": round(
+                median["exponential_mechanism"] / median["float_gumbel"], 2
+            ),
+            "permute_and_flip_times_float_gumbel": round(
+                median["permute_and_flip"] / median["float_gumbel"], 2
+            ),
+        }
+    column = rng.random(100_000)
+    for name, mechanism in (
+        ("DPQuantile, 1024 candidates", DPQuantile(0.5, 0, 1, 1.0)),
+        ("DPMean", DPMean(0, 1, epsilon=1.0)),
+        ("DPMean, add_remove", DPMean(0, 1, epsilon=1.0, neighboring="add_remove")),
+    ):
+        mechanism.release(column)
+        ours, plain = [], []
+        for _ in range(15):
+            ours.append(seconds(lambda m=mechanism: m.release(column)))
+            plain.append(seconds(lambda: np.median(column)))
+        results[f"{name}, {column.size} rows"] = {
+            "milliseconds": round(1e3 * statistics.median(ours), 3),
+            "times_numpy_median": round(statistics.median(ours) / statistics.median(plain), 2),
+        }
     return results
 
 
@@ -90,6 +161,7 @@ def main() -> None:
     torch.set_num_threads(1)
     results = {
         "exact samplers": exact_samplers(),
+        "selection": selection(),
         "training noise": training_noise(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
     }

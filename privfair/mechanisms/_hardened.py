@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, LengthMismatchError
-from privfair.core.mechanism import Mechanism
 from privfair.core.randomness import SecretStream, secret_stream
 from privfair.mechanisms._ahead import NoiseAhead
 from privfair.mechanisms._lattice import GaussianLaw, table_sampler
 from privfair.mechanisms._price import repeated
 from privfair.mechanisms._sampling import MAX_SCALE
+from privfair.mechanisms._tensors import TensorMechanism
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
@@ -132,7 +132,7 @@ def summation_error(terms: int, bound: float, dtype: str = "float32") -> float:
     return count * unit / (1.0 - count * unit) * count * size
 
 
-class HardenedGaussian(Mechanism):
+class HardenedGaussian(TensorMechanism):
     """Add Gaussian noise on a public grid to a sum of bounded contributions.
 
     The value is rounded to the grid g Z with g a power of two, the noise is an integer multiple

@@ -3,8 +3,8 @@
 Two paths with the same law. The scalar one follows Canonne, Kamath and Steinke (2020) line by
 line, on Python integers and fractions; it is the reference, and no release uses it: the time that
 it takes tells how large its result is. All releases use the table sampler of
-:mod:`privfair.mechanisms._lattice`. Neither takes a decision on a floating-point number. All bits come from a
-:class:`~privfair.core.randomness.SecretStream`.
+:mod:`privfair.mechanisms._lattice`. Neither takes a decision on a floating-point number. All
+bits come from a :class:`~privfair.core.randomness.SecretStream`.
 
 References
 ----------
@@ -36,6 +36,7 @@ __all__ = [
 
 MAX_SCALE = 2**52
 """Largest standard deviation or scale whose noise surely fits a 64-bit integer."""
+
 
 class BitSource:
     """Uniform bits and integers for the samplers.

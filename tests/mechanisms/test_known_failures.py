@@ -152,6 +152,7 @@ def test_precision_and_trailing_zeros(kind):
             shape = {"gaussian": DiscreteGaussianMechanism, "laplace": DiscreteLaplaceMechanism}
             made = shape[kind](3.0, granularity=step, query="real", size=n, noise_random_state=4)
             outputs.append(made.release(np.full(n, value)))
+    assert all(np.array_equal(o / step, np.rint(o / step)) for o in outputs)
     zeros = [_trailing_zeros(o, step) for o in outputs]
     bits = [np.bincount(np.rint(o / step).astype(np.int64) & 7, minlength=8) for o in outputs]
     assert _p_value(*zeros) > ALPHA
