@@ -42,8 +42,14 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
     neighboring : {"zero_out", "add_remove"}, default="zero_out"
         Which data sets count as neighbours: one record replaced by nothing (the number of
         records being public), or one record added or removed.
-    unit : {"record"}, default="record"
-        Whose data are protected. Rows of one person must be aggregated to one row first.
+    unit : {"record", "user"}, default="record"
+        Whose data are protected: one row, or all rows of one user, who are told apart by
+        ``fit(..., user_ids=)``. Then users are drawn, the summed gradient of each is clipped,
+        ``n_public``, ``batch_size`` and ``delta="auto"`` count users, and nothing may be learnt
+        for the columns (a public ``schema`` or ``"as_is"``).
+    max_records_per_user : int or None, default=None
+        Public, for ``unit="user"``: as many records of each user are used, drawn once at random.
+        None uses all; the guarantee needs no limit.
     schema : Schema, "as_is" or None, default=None
         What is publicly known about the columns: a :class:`privfair.Schema` with bounds and
         categories; ``"as_is"`` for numeric columns that are used as they are (nothing is read
@@ -162,6 +168,7 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         n_public: int | None = None,
         neighboring: str = "zero_out",
         unit: str = "record",
+        max_records_per_user: int | None = None,
         schema: Schema | str | None = None,
         preprocessing_share: float = 0.2,
         max_grad_norm: float = 1.0,
@@ -188,6 +195,7 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         self.n_public = n_public
         self.neighboring = neighboring
         self.unit = unit
+        self.max_records_per_user = max_records_per_user
         self.schema = schema
         self.preprocessing_share = preprocessing_share
         self.max_grad_norm = max_grad_norm
@@ -216,6 +224,7 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         *,
         sensitive_features: Any = None,
         sample_weight: ArrayLike | None = None,
+        user_ids: ArrayLike | None = None,
     ) -> Self:
         """Train, having charged the ledger first.
 
@@ -231,6 +240,9 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
             Finite, at least 0: factor of each record's loss, applied before clipping. It must
             depend on that record and on public knowledge only; weights computed from the other
             records (class frequencies, say) are a release of their own.
+        user_ids : array-like of shape (n_rows,), default=None
+            Who each row belongs to, for ``unit="user"`` and only then: labels or numbers, none
+            missing. Under ``neighboring="zero_out"`` their number is public.
 
         Returns
         -------
@@ -245,7 +257,58 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         SchemaError, DataError
             The data cannot be used. Nothing is spent.
         """
-        self._fit(X, y, sensitive_features, sample_weight)
+        self._fit(X, y, sensitive_features, sample_weight, user_ids)
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        classes: ArrayLike | None = None,
+        sensitive_features: Any = None,
+        sample_weight: ArrayLike | None = None,
+        user_ids: ArrayLike | None = None,
+    ) -> Self:
+        """Train on from the present weights, at the price of one more fit.
+
+        Parameters
+        ----------
+        X, y, sensitive_features, sample_weight, user_ids
+            As in :meth:`fit`.
+        classes : array-like or None, default=None
+            All labels that can occur, public. Needed in the first call, unless the constructor
+            has them; later ones may repeat them.
+
+        Returns
+        -------
+        self : DPClassifier
+
+        Notes
+        -----
+        Every call is a whole run of ``epochs`` over the rows given, with a new optimiser, and
+        charges ``epsilon`` and ``delta`` of the constructor anew. ``privacy_`` is the
+        composition of all calls as if all had seen the same records, and grows. The columns'
+        encoding is that of the first call, also where it was learnt.
+        """
+        if hasattr(self, "module_"):
+            if classes is not None and not np.array_equal(_given_classes(classes), self.classes_):
+                raise InvalidParameterError(
+                    "classes are not those of the first call of partial_fit or of fit, and a "
+                    "model cannot change them. Leave classes out, or start again with fit."
+                )
+            self._label_set: Any = self.classes_
+        else:
+            self._label_set = self.classes if classes is None else classes
+            if self._label_set is None:
+                raise InvalidParameterError(
+                    "classes must be given in the first call of partial_fit: rows that come later "
+                    "may have labels that these have not."
+                )
+        try:
+            self._fit(X, y, sensitive_features, sample_weight, user_ids, go_on=True)
+        finally:
+            self.__dict__.pop("_label_set", None)
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -290,17 +353,18 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
             raise LabelError("y contains infinity (inf), which is no label.")
         check_classification_targets(y)
         notes: tuple[str, ...] = ()
-        if self.classes is None:
+        known = self.__dict__.get("_label_set", self.classes)
+        if known is None:
             classes = np.unique(y)
             notes = ("the set of labels in y is public",)
         else:
-            classes = _given_classes(self.classes)
+            classes = _given_classes(known)
         if len(classes) < 2:
             raise LabelError(
                 f"a classifier needs two classes at least; y has {len(classes)} class. Pass "
                 "classes=[...] if only some of the labels occur."
             )
-        positions = np.searchsorted(classes, y) if self.classes is None else _find(classes, y)
+        positions = np.searchsorted(classes, y) if known is None else _find(classes, y)
         self.classes_ = classes
         if len(classes) == 2:
             return Problem(LogisticLoss(), positions.astype(np.float32), notes)

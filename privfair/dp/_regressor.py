@@ -47,8 +47,14 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
     neighboring : {"zero_out", "add_remove"}, default="zero_out"
         Which data sets count as neighbours: one record replaced by nothing (the number of
         records being public), or one record added or removed.
-    unit : {"record"}, default="record"
-        Whose data are protected. Rows of one person must be aggregated to one row first.
+    unit : {"record", "user"}, default="record"
+        Whose data are protected: one row, or all rows of one user, who are told apart by
+        ``fit(..., user_ids=)``. Then users are drawn, the summed gradient of each is clipped,
+        ``n_public``, ``batch_size`` and ``delta="auto"`` count users, and nothing may be learnt
+        for the columns (a public ``schema`` or ``"as_is"``).
+    max_records_per_user : int or None, default=None
+        Public, for ``unit="user"``: as many records of each user are used, drawn once at random.
+        None uses all; the guarantee needs no limit.
     schema : Schema, "as_is" or None, default=None
         What is publicly known about the columns: a :class:`privfair.Schema` with bounds and
         categories; ``"as_is"`` for numeric columns that are used as they are (nothing is read
@@ -172,6 +178,7 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         n_public: int | None = None,
         neighboring: str = "zero_out",
         unit: str = "record",
+        max_records_per_user: int | None = None,
         schema: Schema | str | None = None,
         preprocessing_share: float = 0.2,
         max_grad_norm: float = 1.0,
@@ -196,6 +203,7 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         self.n_public = n_public
         self.neighboring = neighboring
         self.unit = unit
+        self.max_records_per_user = max_records_per_user
         self.schema = schema
         self.preprocessing_share = preprocessing_share
         self.max_grad_norm = max_grad_norm
@@ -221,6 +229,7 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         *,
         sensitive_features: Any = None,
         sample_weight: ArrayLike | None = None,
+        user_ids: ArrayLike | None = None,
     ) -> Self:
         """Train, having charged the ledger first.
 
@@ -235,6 +244,9 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         sample_weight : array-like of shape (n_rows,), default=None
             Finite, at least 0: factor of each record's loss, applied before clipping. It must
             depend on that record and on public knowledge only.
+        user_ids : array-like of shape (n_rows,), default=None
+            Who each row belongs to, for ``unit="user"`` and only then: labels or numbers, none
+            missing. Under ``neighboring="zero_out"`` their number is public.
 
         Returns
         -------
@@ -251,7 +263,37 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         SchemaError, DataError
             The data cannot be used. Nothing is spent.
         """
-        self._fit(X, y, sensitive_features, sample_weight)
+        self._fit(X, y, sensitive_features, sample_weight, user_ids)
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sensitive_features: Any = None,
+        sample_weight: ArrayLike | None = None,
+        user_ids: ArrayLike | None = None,
+    ) -> Self:
+        """Train on from the present weights, at the price of one more fit.
+
+        Parameters
+        ----------
+        X, y, sensitive_features, sample_weight, user_ids
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        self : DPRegressor
+
+        Notes
+        -----
+        Every call is a whole run of ``epochs`` over the rows given, with a new optimiser, and
+        charges ``epsilon`` and ``delta`` of the constructor anew. ``privacy_`` is the
+        composition of all calls as if all had seen the same records, and grows. The columns'
+        encoding is that of the first call, also where it was learnt.
+        """
+        self._fit(X, y, sensitive_features, sample_weight, user_ids, go_on=True)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from privfair.core.exceptions import (
 )
 from privfair.core.frames import as_vector, check_aligned
 from privfair.core.privacy import NEIGHBORING, UNITS, PrivacyGuarantee
-from privfair.core.randomness import check_random_state
+from privfair.core.randomness import check_random_state, secret_stream
 from privfair.core.schema import Schema
 from privfair.training._budget import (
     Charge,
@@ -52,6 +52,7 @@ from privfair.training._persist import SavedEstimatorMixin
 from privfair.training._plan import TrainingPlan
 from privfair.training._probe import refuse_batch_norm
 from privfair.training._progress import Progress
+from privfair.training._users import UserPath, UserRecords, encode_users
 
 __all__ = ["BasePrivateEstimator", "Problem"]
 
@@ -88,6 +89,35 @@ class _Records:
     assumptions: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Resumed:
+    """Where an earlier call stopped: released quantities only."""
+
+    encoding: Encoding
+    weights: dict[str, Any]
+    privacy: PrivacyGuarantee
+
+    def check(self, budget: FitBudget) -> None:
+        """Raise if the two calls have no common guarantee."""
+        labels = (self.privacy.unit, self.privacy.neighboring)
+        if labels != (budget.unit, budget.neighboring):
+            raise IncompatibleNeighboringError(
+                f"the earlier calls are per {labels[0]} under {labels[1]}, and this one is per "
+                f"{budget.unit} under {budget.neighboring}: no guarantee covers both. Keep unit "
+                "and neighboring, or start again with fit."
+            )
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the weights into a fresh module."""
+        try:
+            module.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise InvalidParameterError(
+                "the weights of the earlier call do not fit the module that the parameters "
+                "describe now. Keep hidden_layer_sizes and module, or start again with fit."
+            ) from error
+
+
 class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstimator):
     """Base class of estimators that are trained by DP-SGD.
 
@@ -112,6 +142,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     binning: str | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
+    max_records_per_user: int | None = None
 
     # lr="auto", by optimiser: of a linear model, and with hidden layers or a module
     _step_sizes: ClassVar[dict[str, tuple[float, float]]] = {
@@ -125,28 +156,58 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         raise NotImplementedError
 
     # -- fit -------------------------------------------------------------------------------
-    def _fit(self, X: Any, y: Any, sensitive_features: Any, sample_weight: Any) -> None:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sensitive_features: Any,
+        sample_weight: Any,
+        user_ids: Any = None,
+        *,
+        go_on: bool = False,
+    ) -> None:
+        """Train; with ``go_on`` from the present weights, if there are any."""
         before = dict(vars(self))
+        resumed = self._state() if go_on and hasattr(self, "module_") else None
         try:
-            self._fit_steps(X, y, sensitive_features, sample_weight)
+            self._fit_steps(X, y, sensitive_features, sample_weight, user_ids, resumed)
         except BaseException:  # a fit that failed leaves the estimator as it was
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
 
-    def _fit_steps(self, X: Any, y: Any, sensitive_features: Any, sample_weight: Any) -> None:
+    def _state(self) -> _Resumed:
+        return _Resumed(self.encoding_.fixed(), self.module_.state_dict(), self.privacy_)
+
+    def _fit_steps(
+        self,
+        X: Any,
+        y: Any,
+        sensitive_features: Any,
+        sample_weight: Any,
+        user_ids: Any,
+        resumed: _Resumed | None,
+    ) -> None:
         self._check_parameters()
         device = resolve_device(self.device)
-        n_rows = _rows_of(X, y, sensitive_features, sample_weight)
+        self._check_users(user_ids)
+        n_rows = _rows_of(X, y, sensitive_features, sample_weight, user_ids)
         self._check_penalty(sensitive_features)
-        encoding = Encoding(self.schema, self.binning)
-        budget = check_budget(self, n_rows, learns_schema=encoding.learns)
-        if budget.neighboring == "zero_out" and budget.n_public != n_rows:
+        encoding = Encoding(self.schema, self.binning) if resumed is None else resumed.encoding
+        self._check_unit_of_learning(encoding)
+        # The number of users is public, or n_public is given: only that is taken from the ids.
+        users = None if user_ids is None else encode_users(_sized(user_ids))
+        n_units = n_rows if users is None else users[1]
+        budget = check_budget(self, n_units, learns_schema=encoding.learns)
+        if budget.neighboring == "zero_out" and budget.n_public != n_units:
+            kind = "rows" if users is None else "users"
             raise LengthMismatchError(
-                f"n_public = {budget.n_public} is not the number of rows, {n_rows}. Under "
-                "'zero_out' the number of records is public: leave n_public out, or use "
+                f"n_public = {budget.n_public} is not the number of {kind}, {n_units}. Under "
+                f"'zero_out' the number of {self.unit}s is public: leave n_public out, or use "
                 "neighboring='add_remove'."
             )
+        if resumed is not None:
+            resumed.check(budget)
         plan, events = plan_training(
             budget,
             self._draft(budget),
@@ -158,18 +219,37 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         label = type(self).__name__
         with spending(self.ledger, budget, events, label, seeded=seeded) as charge:
             with charge.void_on_error():
-                records = self._read(X, y, sensitive_features, sample_weight, encoding)
+                records = self._read(
+                    X, y, sensitive_features, sample_weight, encoding, first=resumed is None
+                )
                 hook = self._hook(records.problem.loss, plan)
                 module = None if encoding.learns else self._build(encoding, records, rng)
+                if module is not None and resumed is not None:
+                    resumed.restore(module)
                 if module is not None:
                     check_draws(budget, plan.steps, _width_of_noise(module, hook))
             encoded = encoding.fit_transform(X)
             if module is None:
                 module = self._build(encoding, records, rng)
                 check_draws(budget, plan.steps, _width_of_noise(module, hook))
-            engine = self._engine(module.to(device), records, encoding, plan, hook, rng)
-            engine.run(*_tensors(encoded, records, device))
-        self._finish(module, plan, encoding, budget, events, charge, records)
+            module = module.to(device)
+            tensors = _tensors(encoded, records, device)
+            path = None
+            if users is not None:
+                seed = self._stream_seed(plan, rng)
+                held = UserRecords.build(
+                    tensors[0], tensors[1], tensors[3], *users, self.max_records_per_user,
+                    secret_stream(None if seed is None else seed + 1),
+                )  # fmt: skip
+                path = UserPath(module, records.problem.loss, held)
+                tensors = (held.places, held.places[:, 0], None, None)
+            engine = self._engine(module, records, encoding, plan, hook, rng, path)
+            engine.run(*tensors)
+        first = resumed is None
+        self._finish(module, plan, encoding, budget, events, charge, records, first=first)
+        if resumed is not None:
+            self.privacy_ = resumed.privacy.compose(self.privacy_)
+            self.events_ = self.privacy_.events
 
     def _draft(self, budget: FitBudget) -> TrainingPlan:
         n = budget.n_public
@@ -183,10 +263,19 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     def _statistic_share(self) -> float:
         return 0.0 if self.fairness_penalty is None else self.fairness_share
 
-    def _read(self, X: Any, y: Any, sensitive: Any, weights: Any, encoding: Encoding) -> _Records:
+    def _read(
+        self,
+        X: Any,
+        y: Any,
+        sensitive: Any,
+        weights: Any,
+        encoding: Encoding,
+        *,
+        first: bool = True,
+    ) -> _Records:
         """Check the data: the first look at the records, of which only a refusal comes out."""
         X = table_like(X)
-        validate_data(self, X, skip_check_array=True)
+        validate_data(self, X, skip_check_array=True, reset=first)
         n_rows = encoding.check(X)
         problem = self._problem(_labels(y))
         notes: tuple[str, ...] = ()
@@ -219,6 +308,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         plan: TrainingPlan,
         hook: BatchStatistic | None,
         rng: np.random.Generator,
+        path: UserPath | None = None,
     ) -> DPEngine:
         optimizer = make_optimizer(
             self.optimizer,
@@ -233,6 +323,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             optimizer=optimizer,
             noise_random_state=self._stream_seed(plan, rng),
             statistic=hook,
+            path=path,
             average=_AVERAGE,
             progress=Progress(enabled=bool(self.verbose), label=self._progress_label()),
         )
@@ -276,10 +367,12 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         events: tuple[Any, ...],
         charge: Charge,
         records: _Records,
+        *,
+        first: bool = True,
     ) -> None:
         notes = records.problem.assumptions + encoding.assumptions + records.assumptions
         if budget.private:
-            notes = (*_run_assumptions(plan), *notes)
+            notes = (*_run_assumptions(plan, self.unit), *notes)
             notes += () if self.fairness_penalty is None else (PER_RECORD,)
         if budget.private and budget.epsilon > check.MAX_EPSILON:
             notes += ("epsilon above 20 was allowed by allow_weak=True",)
@@ -296,7 +389,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             budget, events, notes, seeded=self.noise_random_state is not None and budget.private
         )
         origin = self._learnt_elsewhere()
-        if origin is not None:  # bounds and categories of these records, released before
+        if origin is not None and first:  # bounds and categories of these records, released before
             self.privacy_ = self.privacy_.compose(origin)
         self.module_ = module.to("cpu").requires_grad_(False)
         self.encoding_ = encoding
@@ -323,11 +416,13 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
                 "clipped sum then moves by up to twice the bound and has another dominating "
                 "pair. Use 'zero_out' (number of records public) or 'add_remove'."
             )
-        if check.one_of(UNITS, unit=self.unit) != "record":
+        if check.one_of(UNITS, unit=self.unit) == "client":
             raise AccountingAssumptionError(
-                f"unit={self.unit!r} needs the records of one {self.unit} to be clipped together, "
-                "which fit(X, y) cannot know. Aggregate to one row each and use unit='record'."
+                "unit='client' is for training across data holders. Use unit='user' with "
+                "fit(..., user_ids=), which clips all records of one user together."
             )
+        if self.max_records_per_user is not None:
+            check.positive_int(max_records_per_user=self.max_records_per_user)
         share = check.real(preprocessing_share=self.preprocessing_share)
         _inside(preprocessing_share=share)
         _inside(fairness_share=check.real(fairness_share=self.fairness_share))
@@ -344,6 +439,33 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         check_random_state(self.random_state)
         if self.noise_random_state is not None:
             check.non_negative_int(noise_random_state=self.noise_random_state)
+
+    def _check_users(self, user_ids: Any) -> None:
+        if self.unit != "user":
+            if user_ids is not None:
+                raise InvalidParameterError(
+                    "user_ids were given and unit='record' protects one row, not one user. Pass "
+                    "unit='user' to the constructor, or leave user_ids out."
+                )
+            return
+        if user_ids is None:
+            raise AccountingAssumptionError(
+                "unit='user' needs user_ids: fit(X, y, user_ids=ids), one for each row. "
+                "Without them no bound on what one user contributes is known."
+            )
+        if self.fairness_penalty is not None:
+            raise AccountingAssumptionError(
+                "fairness_penalty releases a statistic of records, which unit='user' does not "
+                "bound. Leave it out, or aggregate to one row per user and use unit='record'."
+            )
+
+    def _check_unit_of_learning(self, encoding: Encoding) -> None:
+        if self.unit == "user" and encoding.learns:
+            raise AccountingAssumptionError(
+                "unit='user' needs a public schema (schema=Schema(...) or 'as_is', and public "
+                "bins): bounds, categories and cut points are learnt record by record, and a user "
+                "may have any number of records."
+            )
 
     def _learnt_elsewhere(self) -> PrivacyGuarantee | None:
         """Return the guarantee under which the schema was learnt, if it is not public."""
@@ -442,24 +564,30 @@ def _tensors(
     )
 
 
-def _run_assumptions(plan: TrainingPlan) -> tuple[str, ...]:
+def _run_assumptions(plan: TrainingPlan, unit: str) -> tuple[str, ...]:
     from privfair.mechanisms import HardenedGaussian
 
     noise = HardenedGaussian(1.0, 1.0, 1).assumptions[0]
+    alone = f"the arithmetic on one {unit} does not depend on which others are in its batch"
+    whole = () if unit == "record" else ("user_ids name the same user in the same way everywhere",)
     if plan.relation == "zero_out":
-        return ("the number of records is public", noise)
+        # A null record keeps its place in a batch; a user without records has none.
+        alike = () if unit == "record" else (alone,)
+        return (f"the number of {unit}s is public", *whole, *alike, noise)
     return (
-        f"the data hold at most {10 * plan.n_public} records (ten times n_public)",
-        "the arithmetic on one record does not depend on which others are in its batch",
+        f"the data hold at most {10 * plan.n_public} {unit}s (ten times n_public)",
+        *whole,
+        alone,
         noise,
     )
 
 
-def _rows_of(X: Any, y: Any, sensitive: Any, weights: Any) -> int:
+def _rows_of(X: Any, y: Any, sensitive: Any, weights: Any, user_ids: Any) -> int:
     """Return the number of rows; reads lengths and row labels, no value."""
     if y is None:
         raise InvalidParameterError("fit requires y to be passed, but the target y is None.")
     given = {"X": X, "y": y, "sensitive_features": sensitive, "sample_weight": weights}
+    given["user_ids"] = user_ids
     n_rows = check_aligned(**{name: _sized(value) for name, value in given.items()})
     if n_rows < 1:
         raise DataError("X has 0 sample(s) while a minimum of 1 is required.")

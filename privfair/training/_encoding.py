@@ -142,6 +142,12 @@ class Encoding:
         encoded = self.encoder.transform(data)
         return np.ascontiguousarray(encoded, dtype=np.float32)
 
+    def fixed(self) -> Encoding:
+        """Return a copy that learns nothing more, for another run on other rows."""
+        made = Encoding.from_dict(self.to_dict())
+        made.learns = False
+        return made
+
     def to_dict(self) -> dict[str, Any]:
         """Return the encoder as JSON data; released and public quantities only."""
         return {"learns": self.learns, "encoder": self.encoder.to_dict()}

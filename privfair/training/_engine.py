@@ -37,6 +37,7 @@ from privfair.training._statistic import (
     check_statistic,
     own_statistic,
 )
+from privfair.training._users import UserPath
 
 __all__ = ["BatchStatistic", "BatchView", "DPEngine"]
 
@@ -70,6 +71,9 @@ class DPEngine:
         ``"closed_form"`` for stacks of linear layers with elementwise activations, ``"ghost"``
         for networks of known layers, ``"functional"`` for everything else; ``"auto"`` takes the
         first of these that fits. ``"opacus"`` takes per-record gradients from Opacus.
+    path : UserPath or None, default=None
+        The gradients of users instead, whose records it holds: ``X`` and ``y`` of :meth:`run`
+        then have one row for each user.
     average : float, default=0.0
         Fraction of the last steps over which parameters are averaged (post-processing).
     ema_decay : float, default=0.0
@@ -113,6 +117,7 @@ class DPEngine:
         statistic: BatchStatistic | None = None,
         clipping: str | Clipping = "flat",
         grad_path: str = "auto",
+        path: UserPath | None = None,
         average: float = 0.0,
         ema_decay: float = 0.0,
         max_physical_batch: int | None = None,
@@ -140,7 +145,7 @@ class DPEngine:
         self._parallel = parallel
         self._checked = check.boolean(check_contributions=check_contributions)
         self._progress = progress or Progress(enabled=False)
-        self._path = choose_path(grad_path, module, loss)
+        self._path = choose_path(grad_path, module, loss) if path is None else path
         # Under add_remove the number of rows is private: the error bound must not depend on it.
         self._terms = plan.n_public if plan.relation == "zero_out" else 10 * plan.n_public
 

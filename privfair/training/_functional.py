@@ -88,6 +88,17 @@ class FunctionalPath:
             total += factors @ grads.double()
         return StepSums(total, norms, output)
 
+    @property
+    def chunk(self) -> int:
+        """The number of records whose gradients are formed at once."""
+        return self._chunk
+
+    def per_record(self, X: Tensor, y: Tensor, scales: Tensor | None) -> Tensor:
+        """Return each record's gradient, shape (batch, n_parameters)."""
+        none = torch.zeros(len(X), dtype=X.dtype, device=X.device)
+        params = {n: p.detach() for n, p in self._params.items()}
+        return self._per_record(params, X, y, none, none + 1 if scales is None else scales)
+
     def _empty_output(self, X: Tensor) -> Tensor:
         dtype = self._trainable[0].dtype
         return torch.zeros((0, self._loss.n_outputs), dtype=dtype, device=X.device)

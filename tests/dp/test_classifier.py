@@ -321,6 +321,8 @@ def test_bad_data_spend_nothing_and_messages_hold_no_values(spoil, error):
         ({"neighboring": "replace_one"}, AccountingAssumptionError),
         ({"neighboring": "swap"}, InvalidParameterError),
         ({"unit": "user"}, AccountingAssumptionError),
+        ({"unit": "client"}, AccountingAssumptionError),
+        ({"max_records_per_user": 0}, InvalidParameterError),
         ({"schema": "asis"}, InvalidTypeError),
         ({"schema": {"a": 1}}, InvalidTypeError),
         ({"preprocessing_share": 1.0}, InvalidParameterError),
