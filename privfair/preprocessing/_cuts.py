@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -79,14 +79,15 @@ class CutDiscovery:
             assert isinstance(column, Numeric)
             seeds = None
             if self._seed is not None:
-                seeds = np.random.default_rng([self._seed, 1, position])
+                words = np.random.SeedSequence([self._seed, 1, position])
+                seeds = iter(words.generate_state(1 << LEVELS, np.uint64).tolist())
             found[name] = _with_cuts(column, table.column(sources[name]), self._median(seeds))
         return Schema(found)
 
-    def _median(self, seeds: np.random.Generator | None) -> _Median:
+    def _median(self, seeds: Iterator[int] | None) -> _Median:
         def draw(values: NDArray[np.float64], grid: NDArray[np.float64]) -> float:
             low, high = _surrounding(grid)
-            seed = None if seeds is None else int(seeds.integers(2**63))
+            seed = None if seeds is None else next(seeds)
             mechanism = DPQuantile(
                 0.5,
                 low,
