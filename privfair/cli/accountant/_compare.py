@@ -68,7 +68,7 @@ def compare(events: str | None, **given: Any) -> None:
     """
     given["accountant"] = "best"
     found_in = subject(events, given)
-    best = found_in.price()
+    best = found_in.price(bracket=True)
     rows = [_ours(found_in, name) for name in NAMES]
     rows += [*_renyi_elsewhere(found_in), _asymptotic(found_in)]
     data = found_in.payload(

@@ -58,7 +58,7 @@ def compose(events: str, shares: int, **given: Any) -> None:
     found_in = subject(events, given)
     assert found_in.file is not None
     check_each(found_in, found_in.file.entries)
-    total = found_in.price()
+    total = found_in.price(bracket=True)
     parts = _parts(found_in, merged(found_in.file.entries), total, shares)
     data = found_in.payload(
         total,

@@ -67,7 +67,7 @@ def curve(
     kind = None if plot is None else _kind(plot)
     found_in = subject(events, given, need_delta=False)
     base = found_in.delta if found_in.delta is not None else max(deltas)
-    found = found_in.price(delta=base)
+    found = found_in.price(delta=base, bracket=found_in.delta is not None)
     profile = found.profile
     if profile is None:  # no guarantee at all: epsilon is infinite everywhere
         table = [(d, math.inf) for d in deltas]

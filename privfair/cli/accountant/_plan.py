@@ -153,8 +153,13 @@ class Plan:
             step = ev.UserPoisson(self.sample_rate, sigma, self.max_records)
         return ev.SelfComposed(step, steps)
 
-    def price(self, sigma: float, steps: int, *, epsilon: float | None = None) -> PrivacyGuarantee:
-        """Return the guarantee: at the plan's delta, or the delta at `epsilon`."""
+    def price(
+        self, sigma: float, steps: int, *, epsilon: float | None = None, bracket: bool = False
+    ) -> PrivacyGuarantee:
+        """Return the guarantee: at the plan's delta, or the delta at `epsilon`.
+
+        With `bracket`, also a lower bound on the truth, where one is known.
+        """
         from privfair.accounting import guarantee
 
         found: PrivacyGuarantee = guarantee(
@@ -164,6 +169,7 @@ class Plan:
             accountant=self.accountant,
             neighboring=self.neighboring,
             unit=self.unit,
+            bracket=bracket,
         )
         return found
 

@@ -30,7 +30,7 @@ def epsilon(**given: Any) -> None:
     """
     plan = described(**given)
     sigma = plan.noise_multiplier or 0.0
-    answer = Answer(plan, sigma, plan.steps, plan.price(sigma, plan.steps))
+    answer = Answer(plan, sigma, plan.steps, plan.price(sigma, plan.steps, bracket=True))
     show(answer.payload(), answer.lines())
 
 
@@ -48,7 +48,9 @@ def delta(epsilon: float, **given: Any) -> None:
     """
     plan = described(need_delta=False, **given)
     sigma = plan.noise_multiplier or 0.0
-    answer = Answer(plan, sigma, plan.steps, plan.price(sigma, plan.steps, epsilon=epsilon))
+    answer = Answer(
+        plan, sigma, plan.steps, plan.price(sigma, plan.steps, epsilon=epsilon, bracket=True)
+    )
     found = answer.found
     void = math.isinf(found.epsilon)
     text = "1" if void else format_upper(found.delta, DIGITS)
@@ -85,7 +87,7 @@ def noise(epsilon: float, **given: Any) -> None:
             f"no noise multiplier near {sigma:g} is certified at epsilon <= {epsilon:g}; give "
             "another --epsilon, --delta or --accountant."
         )
-    answer = Answer(plan, sigma, plan.steps, found)
+    answer = Answer(plan, sigma, plan.steps, plan.price(sigma, plan.steps, bracket=True))
     first = f"noise multiplier {sigma:.12g} for epsilon <= {epsilon:g}"
     show(answer.payload(), [first, *answer.lines()])
 
@@ -101,5 +103,6 @@ def steps(epsilon: float, noise_multiplier: float, **given: Any) -> None:
     """Find the largest number of steps whose certified epsilon is within the target."""
     plan = described(need_noise=False, need_steps=False, **given)
     count = largest_steps(plan, epsilon, noise_multiplier)
-    answer = Answer(plan, noise_multiplier, count, plan.price(noise_multiplier, count))
+    found = plan.price(noise_multiplier, count, bracket=True)
+    answer = Answer(plan, noise_multiplier, count, found)
     show(answer.payload(), [f"{count} steps for epsilon <= {epsilon:g}", *answer.lines()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,6 +50,7 @@ class Subject:
         epsilon: float | None = None,
         accountant: str | None = None,
         events: Any = None,
+        bracket: bool = False,
     ) -> PrivacyGuarantee:
         """Return the guarantee; by default at the delta and by the accountant asked for."""
         from privfair.accounting import guarantee
@@ -62,15 +62,13 @@ class Subject:
             accountant=self.accountant if accountant is None else accountant,
             neighboring=self.neighboring,
             unit=self.unit,
+            bracket=bracket,
         )
         return found
 
     def lower(self, found: PrivacyGuarantee) -> float | None:
         """Return the best lower bound on the true epsilon at the delta of `found`."""
         known = [found.lower]
-        if found.accountant == "gdp" and math.isfinite(found.epsilon):
-            # Exact for Gaussians: the bound is the truth, but for its rounding to the safe side.
-            known.append(max(0.0, found.epsilon * (1 - 1e-9) - 1e-11))
         if self.plan is not None and self.plan.noise_multiplier and 0 < found.delta < 1:
             known.append(
                 self.plan.lower_bound(self.plan.noise_multiplier, self.plan.steps, found.delta)

@@ -75,7 +75,7 @@ def validate(events: str | None, epsilon: float | None, **given: Any) -> None:
         raise click.UsageError("An epsilon is claimed without a delta: give --delta.")
     if file is None and claim is None:
         raise click.UsageError("Give the claim, --epsilon.")
-    found = None if found_in.delta is None else found_in.price()
+    found = None if found_in.delta is None else found_in.price(bracket=True)
     _conclude(found_in, claim, found)
 
 
