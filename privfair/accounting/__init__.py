@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "accountant": ["AccountedProfile", "guarantee"],
         "adaptive": ["PrivacyFilter"],
         "_odometer": ["PrivacyOdometer"],
+        "_groups": ["group_event"],
         "_batches": ["BatchPlan", "plan_batch"],
         "calibration": ["calibrate_noise_multiplier", "calibrate_steps"],
         "events": [
