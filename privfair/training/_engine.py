@@ -133,6 +133,7 @@ class DPEngine:
         check_statistic(plan, statistic)
         self.plan = plan
         self._module = module.eval()
+        self._trainable = _trainable(module)
         self._loss = loss
         self._optimizer = optimizer
         self._seeds = _seeds(noise_random_state)
@@ -186,6 +187,12 @@ class DPEngine:
                 "neighboring='add_remove'."
             )
         sampler = self._sampler(before, len(X), n_rows)
+        if _trainable(self._module) != self._trainable:
+            raise AccountingAssumptionError(
+                "the module's trainable parameters are not those that the engine was made for: "
+                "freeze, unfreeze and add parameters before, or their gradients would not be "
+                "clipped as accounted."
+            )
         theta = _flatten(self._module)
         sigma, bound = plan.noise_multiplier, plan.max_grad_norm
         shared = (self._pieces(), self._parallel)
@@ -372,6 +379,10 @@ def _seeds(noise_random_state: int | None) -> list[int | None]:
         return [None, None, None]
     words = np.random.SeedSequence(noise_random_state).generate_state(3, np.uint64)
     return [int(word) for word in words]
+
+
+def _trainable(module: nn.Module) -> list[tuple[str, torch.Size]]:
+    return [(name, p.shape) for name, p in module.named_parameters() if p.requires_grad]
 
 
 def _flatten(module: nn.Module) -> Tensor:

@@ -87,6 +87,8 @@ def train(X, y, parallel=None, seed=3, the_plan=None, loss=None, start=0, **opti
         net, loss or LogisticLoss(), the_plan or plan(), optimizer=watch, noise_random_state=seed,
         parallel=parallel, **options,
     )  # fmt: skip
+    if isinstance(loss, Failing):
+        loss.calls = 0  # the engine has put the loss to the test
     error = ""
     try:
         engine.run(X, y)

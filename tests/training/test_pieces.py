@@ -212,3 +212,35 @@ def test_the_noise_knows_its_standard_deviation():
     assert noise.std == HardenedGaussian(1.5, 2.0, 3, value_error=block_sum_error(10, 2.0)).sigma
     assert _engine._Noise(None, 2.0, 3, 10, None).std == 0.0
     assert GUARD < 1e-4
+
+
+# -- parameters that change after the engine was made ----------------------------------------
+def unfreeze(module):
+    module[0].requires_grad_(True)
+
+
+def freeze(module):
+    module[2].requires_grad_(False)
+
+
+def add(module):
+    module[0].register_parameter("scale", nn.Parameter(torch.ones(2)))
+
+
+@pytest.mark.parametrize("path", ["auto", "functional"])
+@pytest.mark.parametrize("change", [unfreeze, freeze, add])
+@pytest.mark.parametrize("clipping", ["flat", "per_layer"])
+def test_parameters_that_change_later_release_nothing(path, change, clipping):
+    """Their gradients would be outside of what is clipped, or of what is noised."""
+    module = mlp(5, 3, 1)
+    if change is unfreeze:
+        module[0].requires_grad_(False)
+    spy = GradientSpy()
+    engine = DPEngine(
+        module, LogisticLoss(), TrainingPlan(50, 25, 2, 0.7, 1.0), optimizer=spy, grad_path=path,
+        clipping=clipping,
+    )  # fmt: skip
+    change(module)
+    with pytest.raises(AccountingAssumptionError, match="trainable parameters are not those"):
+        engine.run(torch.ones((50, 5)), torch.zeros(50))
+    assert not spy.seen
