@@ -91,6 +91,16 @@ def test_scalar_and_vectorised_paths_have_one_law(sigma2):
     assert two_sample(scalar, discrete_gaussian(sigma2 * Fraction(12, 10), 1_000_000, s)) < ALPHA
 
 
+@pytest.mark.statistical
+@pytest.mark.parametrize("scale", [Fraction(2, 3), Fraction(9, 2)])
+def test_scalar_and_vectorised_laplace_have_one_law(scale):
+    # As above. Power at a scale off by 10 %: noncentrality above 100, > 0.999.
+    s = source(13)
+    scalar = np.array([_sampling.discrete_laplace_scalar(scale, s) for _ in range(20_000)])
+    assert two_sample(scalar, discrete_laplace(scale, 1_000_000, s)) > ALPHA
+    assert two_sample(scalar, discrete_laplace(scale * Fraction(11, 10), 1_000_000, s)) < ALPHA
+
+
 def two_sample(a, b):
     limit = int(np.quantile(np.abs(b), 0.999))
     bins = np.arange(-limit, limit + 1)
