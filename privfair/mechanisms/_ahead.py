@@ -12,6 +12,7 @@ a forked child drops it and draws its own.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ __all__ = ["NoiseAhead", "SeveralSources"]
 _LONG = 1 << 12  # coordinates from which a second thread draws
 _PASS = 1 << 13  # coordinates drawn in one pass, below that
 _MOST = 64  # releases drawn in one pass
+_PATIENCE = 3  # times in a row that the second thread may take longer than none would
 _ALONE = 2  # releases drawn when asked for: a mechanism that is used once or twice draws no more
 
 
@@ -76,6 +78,12 @@ class NoiseAhead:
         Coordinates of a release.
     stream : SecretStream
         Gives every release its key.
+
+    Attributes
+    ----------
+    second_thread : bool
+        Whether a second thread draws long releases: where there is a second core, until it turns
+        out to be busy with other things.
     """
 
     def __init__(self, sampler: TableSampler, size: int, stream: SecretStream) -> None:
@@ -87,6 +95,9 @@ class NoiseAhead:
         self._given = 0
         self._most = max(1, min(_MOST, _PASS // size))
         self._worker: ThreadPoolExecutor | None = None
+        self.second_thread = _cores() > 1
+        self._seconds = 0.0  # what a draw takes without the second thread
+        self._late = 0
 
     def take(self) -> NDArray[np.int64]:
         """Return the noise of the next release."""
@@ -103,12 +114,33 @@ class NoiseAhead:
                 first = block[0]
                 self._ready.extend(block[1:])
             else:
-                first = self.draw(1)[0]
-        if early and self._size >= _LONG and _cores() > 1:
+                began = time.perf_counter()
+                first = self._one()
+                self._seconds = time.perf_counter() - began
+        if isinstance(first, Future):
+            first = self._awaited(first)
+        if early and self._size >= _LONG and self.second_thread:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix="privfair-noise")
             self._ready.append(self._worker.submit(self._one))
-        return first.result() if isinstance(first, Future) else first
+        return first
+
+    def _awaited(self, drawn: Future[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Return what the second thread draws; do without that thread where it gets no core.
+
+        Public times alone decide, and the noise is the same either way.
+        """
+        if drawn.cancel():  # not begun: the key that it would have taken is taken here
+            self._late += 1
+            noise = self._one()
+        else:
+            began = time.perf_counter()
+            noise = drawn.result()
+            late = time.perf_counter() - began > self._seconds
+            self._late = self._late + 1 if late else 0
+        if self._late >= _PATIENCE:
+            self.second_thread = False
+        return noise
 
     def draw(self, releases: int) -> NDArray[np.int64]:
         """Return the noise of several releases, one a row, each under a new key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -73,6 +74,26 @@ def test_noise_drawn_early_is_the_plain_noise_bit_for_bit(size, releases):
     stream = secret_stream(9)
     for _ in range(releases):
         assert np.array_equal(mechanism.noise(), plain_noise(mechanism, stream))
+
+
+@pytest.mark.parametrize("second_thread", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+def test_the_second_thread_changes_nothing_whether_or_not_it_begins(second_thread, begun):
+    mechanism = HardenedGaussian(1.3, 1.0, 5_000, noise_random_state=9)
+    stream, expected = secret_stream(9), []
+    for _ in range(8):
+        expected.append(plain_noise(mechanism, stream))
+    release = threading.Event()
+    for i in range(8):
+        assert np.array_equal(mechanism.noise(), expected[i])
+        if i == 1:
+            ahead = mechanism._ahead
+            ahead.second_thread = second_thread
+            ahead._worker = ThreadPoolExecutor(1)
+            if not begun:
+                ahead._worker.submit(release.wait)  # the thread is busy with something else
+    release.set()
+    ahead._worker.shutdown()
 
 
 @pytest.mark.parametrize(("size", "releases"), SIZES)
