@@ -496,6 +496,21 @@ def test_charges_of_another_process_count_at_once(tmp_path):
         charge(mine, ac.PureDP(0.4))
 
 
+def test_a_charge_that_slips_in_while_ours_is_priced_counts(tmp_path, monkeypatch):
+    """Between the price, which takes time, and the reservation another process may charge."""
+    mine = ac.Ledger(tmp_path / "ledger.db", cap=Budget(1.0))
+    other, price = ac.Ledger.open(tmp_path / "ledger.db"), mine._price
+
+    def slow(*args):
+        charge(other, ac.PureDP(0.6))
+        return price(*args)
+
+    monkeypatch.setattr(mine, "_price", slow)
+    with pytest.raises(BudgetExceededError):
+        charge(mine, ac.PureDP(0.6))
+    assert mine.spent().epsilon == 0.6
+
+
 # -- what goes wrong ----------------------------------------------------------------------------
 def test_a_ledger_altered_while_in_use_is_not_spent_on(tmp_path):
     import sqlite3

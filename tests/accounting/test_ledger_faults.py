@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -355,3 +356,46 @@ def test_a_child_forked_inside_a_charge_does_not_settle_it(tmp_path):
         assert ledger.entries()[0].state == "reserved"
     assert ledger.entries()[0].state == "released"
     ledger.verify()
+
+
+# -- length -------------------------------------------------------------------------------------
+def filled(path, count):
+    """A ledger of ``count`` charges, written in one transaction."""
+    ledger = ac.Ledger(path)
+    charge(ledger, 0.25, purpose="x" * 300)
+    body = next(row.body for row in ledger._log.rows() if row.kind == "reserved")
+    with ledger._appending() as transaction:
+        for done in range(2, count + 1):
+            stated = body | {"total": [0.25 * done, 0.0, 0.0]}
+            row = transaction.append("reserved", stated)
+            transaction.append("released", {"ref": row.id})
+    return ledger
+
+
+def test_a_charge_reads_as_many_rows_in_a_long_ledger_as_in_a_short_one(tmp_path, monkeypatch):
+    read = {}
+    for count in (5, 400):
+        ledger = filled(tmp_path / f"{count}.db", count)
+        assert len(ledger) == count
+        seen = []
+        real = ledger._log._check_row
+        monkeypatch.setattr(
+            ledger._log, "_check_row", lambda *row, real=real, seen=seen: seen.append(real(*row))
+        )
+        for _ in range(3):
+            charge(ledger, 0.25)
+        read[count] = len(seen)
+        assert ledger.spent().epsilon == 0.25 * (count + 3)
+    assert read[5] == read[400] <= 6
+
+
+def test_verifying_keeps_no_rows(tmp_path):
+    """Memory grows by less than half of a row's text (over 500 bytes) for each charge."""
+    peaks = []
+    for count in (100, 1100):
+        ledger = filled(tmp_path / f"{count}.db", count)
+        tracemalloc.start()
+        ledger.verify()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 1000 < 150
