@@ -152,7 +152,8 @@ def noise_multiplier_option(**settings: Any) -> Callable[[F], F]:
     settings.setdefault("help", "Standard deviation of the noise, in units of the sensitivity.")
     return click.option(
         "--noise-multiplier", "--sigma", "noise_multiplier",
-        type=FiniteFloat(0, low_open=True), **settings,
+        # Beyond these ends nothing can be told from no privacy, or from no use.
+        type=FiniteFloat(1e-9, 1e12), **settings,
     )  # fmt: skip
 
 

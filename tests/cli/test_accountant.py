@@ -384,3 +384,88 @@ def test_the_contract_of_the_options(run):
         ac.guarantee(ac.Gaussian(2.0), delta=1e-5).epsilon, rel=1e-5
     )
     assert math.isclose(one["sample_rate"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("how", "target"),
+    [
+        ("--sampling full --steps 7 --delta 1e-5 --accountant zcdp", 1.0),
+        ("--sampling full --steps 7 --delta 1e-5 --accountant zcdp", 300.0),
+        ("--n 10000 --batch-size 100 --steps 20 --sampling wor --neighboring replace-one", 1.0),
+        ("--n 10000 --batch-size 100 --steps 20 --unit user --max-records-per-user 3", 1.0),
+    ],
+)
+def test_plans_without_a_calibration_of_their_own(run, how, target):
+    """The search ends near the target and never above it; steps invert it."""
+    line = [*how.split(), "--json"]
+    found = payload(run("accountant", "noise", "--epsilon", str(target), *line))
+    assert 0.998 * target <= found["epsilon"] <= target
+    at = line.index("--steps")
+    sigma = str(found["noise_multiplier"])
+    back = payload(run("accountant", "steps", "--epsilon", str(target), "--sigma", sigma,
+                       *line[:at], *line[at + 2 :]))  # fmt: skip
+    assert back["steps"] >= found["steps"]
+    assert back["epsilon"] <= target
+
+
+def test_a_budget_that_no_noise_meets_is_eight(run):
+    outcome = run("accountant", "noise", "--epsilon", "1", "--q", "0.1", "--steps", "5", "--delta",
+                  "1e-5", "--accountant", "basic")  # fmt: skip
+    assert (outcome.code, outcome.out) == (2, ""), "no accountant of that name prices it"
+    outcome = run("accountant", "noise", "--epsilon", "1e-9", "--sampling", "full", "--steps",
+                  "100000", "--delta", "1e-5", "--accountant", "zcdp")  # fmt: skip
+    assert (outcome.code, outcome.out) == (8, "")
+    assert "Use another accountant" in outcome.err
+
+
+VALUES = {
+    "--sigma": ["1", "0", "1e-300", "1e300", "nan", "1e-9", "1e12", "x", "2.5"],
+    "--q": ["0.1", "1", "0", "2", "1e-12", "nan"],
+    "--n": ["1000", "1", "0", "1e18", "-5", "3.5"],
+    "--batch-size": ["10", "1000", "100000"],
+    "--steps": ["3", "0", "1e6", "-1", "1.5"],
+    "--epochs": ["2", "0.001", "-1", "1e-300", "1e300"],
+    "--delta": ["1e-5", "0", "1", "1e-300", "0.5", "1e-13"],
+    "--epsilon": ["1", "0", "1e-12", "1e6", "inf"],
+    "--unit": ["record", "user", "client"],
+    "--max-records-per-user": ["1", "3"],
+    "--neighboring": ["zero_out", "add-remove", "replace_one", "none"],
+    "--sampling": ["poisson", "shuffle", "full"],
+    "--accountant": ["best", "rdp", "zcdp", "gdp", "basic"],
+    "--deltas": ["1e-5", "1e-3,1e-6", "", "2"],
+    "--prior": ["0.5", "1", "x"],
+}
+
+
+BASE = {
+    "epsilon": {"--sigma": "1", "--q": "0.1", "--steps": "3", "--delta": "1e-5"},
+    "delta": {"--sigma": "1", "--q": "0.1", "--steps": "3", "--epsilon": "1"},
+    "noise": {"--q": "1", "--steps": "3", "--delta": "1e-5", "--epsilon": "1"},
+    "steps": {"--sigma": "20", "--q": "1", "--delta": "1e-5", "--epsilon": "1"},
+    "validate": {"--sigma": "1", "--q": "0.1", "--steps": "3", "--delta": "1e-5",
+                 "--epsilon": "1"},
+    "curve": {"--sigma": "1", "--q": "0.1", "--steps": "3", "--deltas": "1e-5"},
+    "explain": {"--epsilon": "1"},
+}  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(
+    command=st.sampled_from(sorted(BASE)),
+    changed=st.dictionaries(st.sampled_from(sorted(VALUES)), st.integers(0, 8), max_size=3),
+)
+def test_no_options_end_in_a_traceback(command, changed):
+    """With the bodies in: each line ends with an answer, or with one reason on stderr."""
+    options = {name: VALUES[name][k % len(VALUES[name])] for name, k in changed.items()}
+    line = ["accountant", command, "--json"]
+    for name, value in (BASE[command] | options).items():
+        line += [name, value]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = entry.run(line)
+    assert code in (0, 2, 5, 8), (line, err.getvalue())
+    assert "defect" not in err.getvalue(), line
+    if out.getvalue():
+        json.loads(out.getvalue(), parse_constant=pytest.fail)
+    else:
+        assert sum(text.startswith("error: ") for text in err.getvalue().splitlines()) == 1

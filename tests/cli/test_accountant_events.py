@@ -200,6 +200,15 @@ def test_a_bad_file_is_one_line_with_its_exit_code(
     assert "defect" not in outcome.err
 
 
+@pytest.mark.parametrize("text", ["Gaussian(1e-300)", "PoissonSampled(0.1, Gaussian(1e-200))",
+                                  "Laplace(1e-310)", "2 * Gaussian(1e300)"])  # fmt: skip
+def test_scales_beyond_floating_point_are_one_line(run: Any, written: Any, text: str) -> None:
+    for command in ("compose", "validate", "compare"):
+        outcome = run("accountant", command, written([text]), "--delta", "1e-5")
+        assert outcome.code in (0, 8), outcome.err
+        assert "defect" not in outcome.err
+
+
 def test_files_that_are_not_there_or_not_text(run: Any, tmp_path: Path) -> None:
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe\x00\x01")

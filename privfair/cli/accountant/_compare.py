@@ -136,6 +136,8 @@ def _elsewhere(
         event = dp_accounting.PoissonSampledDpEvent(q, gaussian) if q < 1 else gaussian
         accountant.compose(event, steps)
         value, order = accountant.get_epsilon_and_optimal_order(delta)
+    except (OverflowError, ZeroDivisionError):
+        return _Row(name, None, False, note="its formula is out of a computer's numbers here")
     finally:
         log.setLevel(level)
     listed = accountant.orders if hasattr(accountant, "orders") else orders
@@ -162,9 +164,9 @@ def gdp_asymptotic(q: float, sigma: float, steps: int, delta: float) -> float:
     """
     from privfair.accounting import Gaussian, guarantee
 
-    if 1 / sigma**2 > 700:
+    if 1 / sigma > 26:
         return math.inf
-    mu = q * math.sqrt(steps * math.expm1(1 / sigma**2))
+    mu = q * math.sqrt(steps * math.expm1((1 / sigma) ** 2))
     return 0.0 if mu == 0 else float(guarantee(Gaussian(1 / mu), delta=delta).epsilon)
 
 

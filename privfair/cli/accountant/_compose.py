@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,7 +79,8 @@ def check_each(found_in: Subject, entries: tuple[NamedEvent, ...]) -> None:
 
     for entry in merged(entries):
         try:
-            AccountedProfile(entry.whole(), found_in.neighboring)
+            with suppress(ZeroDivisionError, OverflowError):  # of a scale; said when priced
+                AccountedProfile(entry.whole(), found_in.neighboring)
         except PrivacyError as error:
             raise type(error)(f"{clean(entry.name)}: {error}") from None
 

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from privfair.cli._common import clean
 from privfair.cli.accountant._plan import PLAN, Plan, default_delta, described
 from privfair.cli.accountant._statement import RELATIONS, payload
+from privfair.core.exceptions import ConvergenceError
 
 if TYPE_CHECKING:
     from privfair.accounting import AccountedEvent
@@ -55,15 +56,21 @@ class Subject:
         """Return the guarantee; by default at the delta and by the accountant asked for."""
         from privfair.accounting import guarantee
 
-        found: PrivacyGuarantee = guarantee(
-            self.events if events is None else events,
-            delta=(self.delta if delta is None else delta) if epsilon is None else None,
-            epsilon=epsilon,
-            accountant=self.accountant if accountant is None else accountant,
-            neighboring=self.neighboring,
-            unit=self.unit,
-            bracket=bracket,
-        )
+        try:
+            found: PrivacyGuarantee = guarantee(
+                self.events if events is None else events,
+                delta=(self.delta if delta is None else delta) if epsilon is None else None,
+                epsilon=epsilon,
+                accountant=self.accountant if accountant is None else accountant,
+                neighboring=self.neighboring,
+                unit=self.unit,
+                bracket=bracket,
+            )
+        except (ZeroDivisionError, OverflowError):
+            raise ConvergenceError(
+                "a scale among the events is too small or too large for the numbers of a "
+                "computer. Scales are relative to what one unit can contribute."
+            ) from None
         return found
 
     def lower(self, found: PrivacyGuarantee) -> float | None:
