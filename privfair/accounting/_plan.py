@@ -483,7 +483,10 @@ def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
     smaller = amplified(eps, q)
     plan.loose = True
     _note_sampling(plan)
-    if lost:
+    if plan.relation == "replace_one" and not lost:
+        # Both laws share the part without the unit: (1 - q + q e^eps) / (1 - q + q e^-eps).
+        _pure(plan, smaller - math.log1p(q * math.expm1(-eps)), count)
+    elif lost:
         _add_central(plan, ev.ApproxDP(smaller, q * lost), count)
     else:
         _add_central(plan, ev.PureDP(smaller), count)

@@ -427,6 +427,23 @@ def test_amplification_of_pure_mechanisms():
     )
 
 
+@pytest.mark.parametrize("inner", [ac.Laplace(0.8), ac.DiscreteLaplace(1.25, 1), ac.PureDP(1.25)])
+@pytest.mark.parametrize("q", [0.05, 0.4, 0.9])
+def test_amplification_of_pure_mechanisms_under_replacement(inner, q):
+    """Discrete Laplace noise on a sampled sum, the record 1 or -1: never more than the price,
+    which is less than that of a removal and an addition.
+    """
+    found = ac.guarantee(ac.PoissonSampled(q, inner), delta=0.0, neighboring="replace_one")
+    removed = ac.guarantee(ac.PoissonSampled(q, inner), delta=0.0).epsilon
+    assert removed < found.epsilon < 2 * removed
+    x = np.arange(-60, 61)
+    noise = {at: np.exp(-1.25 * np.abs(x - at)) for at in (-1, 0, 1)}
+    one = (1 - q) * noise[0] + q * noise[1]
+    other = (1 - q) * noise[0] + q * noise[-1]
+    assert np.log(one / other).max() <= found.epsilon + 1e-12
+    assert np.log(one / other).max() == pytest.approx(found.epsilon, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "event",
     [
