@@ -8,9 +8,15 @@ from privfair.core._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "_aggregator": ["Aggregator"],
+        "_choose": ["Selection", "choose"],
+        "_client": ["Client", "randomize"],
         "_direct": ["GRR", "SS"],
+        "_estimate": ["FrequencyEstimate"],
         "_hashing": ["BLH", "OLH"],
+        "_postprocess": ["EMResult", "full_likelihood", "postprocess"],
         "_protocol": ["FrequencyProtocol", "exact_epsilon"],
+        "_reports": ["Reports", "concatenate"],
         "_structured": ["HR", "PGR"],
         "_unary": ["OUE", "SUE"],
     },

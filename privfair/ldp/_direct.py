@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -17,7 +17,7 @@ from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError
 from privfair.core.randomness import SecretStream
 from privfair.ldp._exact import ONE, below, bernoulli, exp_fraction, threshold
-from privfair.ldp._protocol import FrequencyProtocol, Ints
+from privfair.ldp._protocol import Floats, FrequencyProtocol, Ints
 
 __all__ = ["GRR", "SS"]
 
@@ -117,6 +117,15 @@ class GRR(FrequencyProtocol):
     @property
     def _share(self) -> Fraction:
         return Fraction(1, self.k)
+
+    def channel(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+        """Return products with the channel's matrix, which is symmetric."""
+        p, q = self.p_, self.q_
+
+        def product(x: Floats) -> Floats:
+            return (p - q) * x + q * x.sum()
+
+        return product, product
 
     def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
         """Return the number of reports."""
@@ -271,7 +280,9 @@ def checked_bits(bits: NDArray[Any], k: int) -> int:
     if bits.ndim != 2 or bits.dtype != np.uint8 or bits.shape[1] != -(-k // 8):
         raise DataError(f"reports must be packed bitmaps of {-(-k // 8)} bytes each.")
     if k % 8 and len(bits) and (bits[:, -1] >> (k % 8)).any():
-        raise DataError("a report has bits beyond the domain: no client of this protocol sends it.")
+        raise DataError(
+            "a report has bits beyond the domain: no client of this protocol sends it."
+        )
     return len(bits)
 
 

@@ -126,5 +126,3 @@ class ByteSampler:
                 return sum(e <= low for e in self._edges)
             value = value << 64 | int(stream.uint64(1)[0])
             bits += 64
-
-

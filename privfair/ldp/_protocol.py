@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
@@ -18,11 +18,19 @@ from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.core.randomness import SecretStream
 
-__all__ = ["MAX_EPSILON", "FrequencyProtocol", "check_domain", "check_values"]
+__all__ = [
+    "MAX_EPSILON",
+    "FrequencyProtocol",
+    "check_domain",
+    "check_local_epsilon",
+    "check_values",
+    "exact_epsilon",
+]
 
 MAX_EPSILON = 50.0
 MAX_DOMAIN = 1 << 24
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def check_domain(k: Any) -> int:
@@ -173,15 +181,26 @@ class FrequencyProtocol(ABC):
     def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
         """Return the number of reports; reports that no client could send are an error."""
 
+    def channel(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+        """Return products with the matrix of P(report | value), and with its transpose.
+
+        Raises
+        ------
+        InvalidParameterError
+            The tally of this protocol is not a count of reports, so that it has no likelihood.
+        """
+        raise InvalidParameterError(
+            f"'ibu' needs counts of whole reports, which {self.name} does not keep. Use "
+            "'ibu_marginal', or full_likelihood on the reports themselves."
+        )
+
     # -- the estimator ---------------------------------------------------------------------------
     def frequencies(self, counts: ArrayLike, n: int) -> NDArray[np.float64]:
         """Return unbiased frequency estimates from support counts; they may be negative."""
         p, q = self.p_, self.q_
         return (np.asarray(counts, dtype=float) / n - q) / (p - q)
 
-    def variance(
-        self, f: ArrayLike = 0.0, n: float = 1.0, population: str = "fixed"
-    ) -> Any:
+    def variance(self, f: ArrayLike = 0.0, n: float = 1.0, population: str = "fixed") -> Any:
         """Return the variance of an estimated frequency.
 
         Parameters

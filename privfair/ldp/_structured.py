@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -16,7 +16,7 @@ from privfair.core.exceptions import DataError
 from privfair.core.randomness import SecretStream
 from privfair.ldp._direct import checked_codes, code_dtype
 from privfair.ldp._exact import ONE, below, bernoulli, exp_fraction, threshold
-from privfair.ldp._protocol import FrequencyProtocol, Ints
+from privfair.ldp._protocol import Floats, FrequencyProtocol, Ints
 
 __all__ = ["HR", "PGR", "walsh_hadamard"]
 
@@ -24,9 +24,9 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 6
 _CELLS = 1 << 26  # of the table that a transform is made on
 
 
-def walsh_hadamard(counts: Ints) -> Ints:
-    """Return the Walsh-Hadamard transform of integers, exactly; the length is a power of two."""
-    out = counts.astype(np.int64).copy()
+def walsh_hadamard(counts: Any) -> Any:
+    """Return the Walsh-Hadamard transform; exact for integers. The length is a power of two."""
+    out = np.array(counts)
     size = len(out)
     half = 1
     while half < size:
@@ -130,6 +130,20 @@ class HR(FrequencyProtocol):
     def support_of(self, tally: Ints, n: int) -> Ints:
         """Return how many columns agree with each value's row."""
         return (n + walsh_hadamard(tally)[1 : self.k + 1]) // 2
+
+    def channel(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+        """Return products with the channel's matrix and its transpose, by fast transforms."""
+        lift = 2 * self.p_ - 1
+
+        def expected(f: Floats) -> Floats:
+            padded = np.zeros(self.K_)
+            padded[1 : self.k + 1] = f
+            return np.asarray((f.sum() + lift * walsh_hadamard(padded)) / self.K_)
+
+        def back(w: Floats) -> Floats:
+            return np.asarray((w.sum() + lift * walsh_hadamard(w)[1 : self.k + 1]) / self.K_)
+
+        return expected, back
 
     def support_matrix(self, payload: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Return which column agrees with which value's row."""
@@ -319,17 +333,40 @@ class PGR(FrequencyProtocol):
 
     def support_of(self, tally: Ints, n: int) -> Ints:
         """Return how many points are on each value's hyperplane."""
+        found = self._on_hyperplanes(tally.astype(float))[: self.k]
+        whole = np.rint(found)
+        if np.abs(found - whole).max(initial=0.0) > 0.1:
+            raise DataError("too many reports for the transform; aggregate fewer at a time.")
+        return whole.astype(np.int64)
+
+    def _on_hyperplanes(self, weights: Floats) -> Floats:
+        """Return for each point the sum of the weights of points orthogonal to it."""
         r, t = self.r_, self.t_
         table = np.zeros((r,) * t)
         vectors = self._vectors(np.arange(self.K_))
         for factor in range(1, r):
-            table[tuple((vectors * factor % r).T)] = tally
-        # sum over y of c_y (r [<v, y> = 0] - 1) is the transform at v: a real integer.
-        found = np.fft.fftn(table).real[tuple(self._vectors(np.arange(self.k)).T)]
-        whole = np.rint(found)
-        if np.abs(found - whole).max(initial=0.0) > 0.1:
-            raise DataError("too many reports for the transform; aggregate fewer at a time.")
-        return ((whole.astype(np.int64) + n) // r).astype(np.int64)
+            table[tuple((vectors * factor % r).T)] = weights
+        # The transform at v is the sum over y of w_y (r [<v, y> = 0] - 1), a real number.
+        found = np.fft.fftn(table).real[tuple(vectors.T)]
+        return np.asarray((found + weights.sum()) / r)
+
+    def channel(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+        """Return products with the channel's matrix and its transpose, by fast transforms."""
+        c, size = self._line[0], self.K_
+        inside, outside = self.p_ / c, (1 - self.p_) / (size - c)
+
+        def both(x: Floats) -> Floats:
+            return outside * x.sum() + (inside - outside) * self._on_hyperplanes(x)
+
+        def expected(f: Floats) -> Floats:
+            padded = np.zeros(size)
+            padded[: self.k] = f
+            return both(padded)
+
+        def back(w: Floats) -> Floats:
+            return both(w)[: self.k]
+
+        return expected, back
 
     def support_matrix(self, payload: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Return which point is on which value's hyperplane."""
