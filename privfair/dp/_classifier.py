@@ -64,8 +64,12 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         at most n_public.
     epochs : float, default=20
         Expected number of times that a record is used, above 0.
-    optimizer : {"adam", "sgd"}, default="adam"
-        Post-processing of the noisy gradients.
+    clipping : {"flat", "automatic", "per_layer", "adaptive"} or object, default="flat"
+        How one record's gradient is bounded, see :func:`privfair.training.make_clipping`; it
+        changes no guarantee. ``"adaptive"`` cannot go together with a penalty.
+    optimizer : {"adam", "sgd", "dp_adam_bc"}, default="adam"
+        Post-processing of the noisy gradients; ``"dp_adam_bc"`` is Adam whose second moment is
+        freed of the noise's variance.
     lr : float or "auto", default="auto"
         Step size, above 0. ``"auto"`` is 0.05 for adam and 4 for sgd (0.02 and 2 with hidden
         layers or a module), for sgd divided by the public bound on an encoded record's squared
@@ -174,6 +178,7 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         max_grad_norm: float = 1.0,
         batch_size: int | str = "auto",
         epochs: float = 20,
+        clipping: Any = "flat",
         optimizer: str = "adam",
         lr: float | str = "auto",
         hidden_layer_sizes: Sequence[int] = (),
@@ -201,6 +206,7 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         self.max_grad_norm = max_grad_norm
         self.batch_size = batch_size
         self.epochs = epochs
+        self.clipping = clipping
         self.optimizer = optimizer
         self.lr = lr
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -70,8 +70,12 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         at most n_public.
     epochs : float, default=20
         Expected number of times that a record is used, above 0.
-    optimizer : {"sgd", "adam"}, default="adam"
-        Post-processing of the noisy gradients. Adam, since the columns of a regression differ
+    clipping : {"flat", "automatic", "per_layer", "adaptive"} or object, default="flat"
+        How one record's gradient is bounded, see :func:`privfair.training.make_clipping`; it
+        changes no guarantee. ``"adaptive"`` cannot go together with a penalty.
+    optimizer : {"adam", "sgd", "dp_adam_bc"}, default="adam"
+        Post-processing of the noisy gradients; ``"dp_adam_bc"`` is Adam whose second moment is
+        freed of the noise's variance. Adam, since the columns of a regression differ
         more in scale than one step size can serve.
     lr : float or "auto", default="auto"
         Step size, above 0. ``"auto"`` is 0.1 for adam and for sgd (0.01 and 0.05 with
@@ -167,6 +171,7 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
     _step_sizes: ClassVar[dict[str, tuple[float, float]]] = {
         "sgd": (0.1, 0.05),
         "adam": (0.1, 0.01),
+        "dp_adam_bc": (0.1, 0.01),
     }
 
     def __init__(
@@ -184,6 +189,7 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         max_grad_norm: float = 1.0,
         batch_size: int | str = "auto",
         epochs: float = 20,
+        clipping: Any = "flat",
         optimizer: str = "adam",
         lr: float | str = "auto",
         hidden_layer_sizes: Sequence[int] = (),
@@ -209,6 +215,7 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         self.max_grad_norm = max_grad_norm
         self.batch_size = batch_size
         self.epochs = epochs
+        self.clipping = clipping
         self.optimizer = optimizer
         self.lr = lr
         self.hidden_layer_sizes = hidden_layer_sizes

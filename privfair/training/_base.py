@@ -37,11 +37,12 @@ from privfair.training._budget import (
     plan_training,
     spending,
 )
+from privfair.training._clip_rules import AdaptiveClipping, make_clipping
 from privfair.training._encoding import Encoding, table_like
 from privfair.training._engine import BatchStatistic, DPEngine
 from privfair.training._losses import RecordLoss
 from privfair.training._models import build_module
-from privfair.training._optim import make_optimizer
+from privfair.training._optim import OPTIMIZERS, make_optimizer
 from privfair.training._penalty import (
     PER_RECORD,
     check_penalty,
@@ -143,11 +144,13 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
     momentum: float = 0.0
     weight_decay: float = 0.0
     max_records_per_user: int | None = None
+    clipping: Any = "flat"
 
     # lr="auto", by optimiser: of a linear model, and with hidden layers or a module
     _step_sizes: ClassVar[dict[str, tuple[float, float]]] = {
         "sgd": (4.0, 2.0),
         "adam": (0.05, 0.02),
+        "dp_adam_bc": (0.05, 0.02),
     }
 
     # -- to be implemented -----------------------------------------------------------------
@@ -213,6 +216,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             self._draft(budget),
             statistic_share=self._statistic_share(),
             before=encoding.plan(X, budget, self.noise_random_state),
+            clipping=make_clipping(self.clipping),
         )
         rng = check_random_state(self.random_state)
         seeded = self.noise_random_state is not None and budget.private
@@ -227,11 +231,11 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
                 if module is not None and resumed is not None:
                     resumed.restore(module)
                 if module is not None:
-                    check_draws(budget, plan.steps, _width_of_noise(module, hook))
+                    check_draws(budget, plan.steps, _width_of_noise(module, hook, plan))
             encoded = encoding.fit_transform(X)
             if module is None:
                 module = self._build(encoding, records, rng)
-                check_draws(budget, plan.steps, _width_of_noise(module, hook))
+                check_draws(budget, plan.steps, _width_of_noise(module, hook, plan))
             module = module.to(device)
             tensors = _tensors(encoded, records, device)
             path = None
@@ -323,6 +327,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             optimizer=optimizer,
             noise_random_state=self._stream_seed(plan, rng),
             statistic=hook,
+            clipping=self.clipping,
             path=path,
             average=_AVERAGE,
             progress=Progress(enabled=bool(self.verbose), label=self._progress_label()),
@@ -430,7 +435,13 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         if self.batch_size != "auto":
             check.positive_int(batch_size=_no_text("batch_size", self.batch_size))
         check.positive(epochs=self.epochs)
-        check.one_of(("sgd", "adam"), optimizer=self.optimizer)
+        check.one_of(OPTIMIZERS, optimizer=self.optimizer)
+        clipping = make_clipping(self.clipping)
+        if isinstance(clipping, AdaptiveClipping) and self.fairness_penalty is not None:
+            raise InvalidParameterError(
+                "clipping='adaptive' and a fairness_penalty each release a statistic at every "
+                "step, and a step releases only one: use another clipping."
+            )
         if self.lr != "auto":
             check.positive(lr=_no_text("lr", self.lr))
         self._check_model_parameters()
@@ -544,10 +555,12 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         return np.concatenate(parts)
 
 
-def _width_of_noise(module: nn.Module, hook: BatchStatistic | None) -> int:
+def _width_of_noise(module: nn.Module, hook: BatchStatistic | None, plan: TrainingPlan) -> int:
     """Return the number of coordinates that get noise at a step."""
     size = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return size + (0 if hook is None else hook.n_features)
+    if hook is None:
+        return size + (plan.statistic is not None)  # adaptive clipping's count
+    return size + hook.n_features
 
 
 def _tensors(

@@ -11,6 +11,7 @@ from typing import Any
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, NumericsError, PrivfairError
 from privfair.core.privacy import PrivacyGuarantee
+from privfair.training._clip_rules import AdaptiveClipping, Clipping
 from privfair.training._plan import TrainingPlan
 
 __all__ = [
@@ -95,11 +96,12 @@ def plan_training(
     *,
     statistic_share: float = 0.0,
     before: Any = None,
+    clipping: Clipping | None = None,
 ) -> tuple[TrainingPlan, tuple[Any, ...]]:
     """Return the plan with its noise, and the events of all that the fit releases.
 
     ``before`` is the event of what is learnt before training, against the same budget; the two
-    are accounted jointly.
+    are accounted jointly. Adaptive ``clipping`` divides each step's privacy itself.
 
     The noise of a run is drawn on a grid by a generator; its distance from a true Gaussian is
     charged to delta. The charge is a fixed part of delta, so that it depends on nothing that is
@@ -119,7 +121,10 @@ def plan_training(
         neighboring=budget.neighboring,
         extra_events=() if before is None else before,
     )
-    plan = draft.at_noise(float(sigma), statistic_share)
+    if isinstance(clipping, AdaptiveClipping):
+        plan = clipping.plan(draft, float(sigma))
+    else:
+        plan = draft.at_noise(float(sigma), statistic_share)
     first = () if before is None else (before,)
     return plan, (*first, plan.event(), ev.ApproxDP(0.0, extra))
 

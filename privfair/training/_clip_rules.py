@@ -26,6 +26,7 @@ from privfair.training._plan import StatisticPlan, TrainingPlan
 from privfair.training._statistic import BatchStatistic, BatchView
 
 __all__ = [
+    "CLIPPINGS",
     "AdaptiveClipping",
     "AutomaticClipping",
     "Clipping",
@@ -350,6 +351,15 @@ _BY_NAME: dict[str, Any] = {
     "per_layer": PerLayerClipping,
     "adaptive": AdaptiveClipping,
 }
+
+
+CLIPPINGS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        FlatClipping, AutomaticClipping, GroupClipping, PerLayerClipping, AdaptiveClipping
+    )
+}  # fmt: skip
+"""The classes by their names, for files."""
 
 
 def make_clipping(clipping: str | Clipping) -> Clipping:

@@ -30,6 +30,7 @@ from privfair.core.exceptions import (
 )
 from privfair.core.privacy import PrivacyGuarantee
 from privfair.core.schema import Schema
+from privfair.training._clip_rules import CLIPPINGS
 from privfair.training._encoding import Encoding
 from privfair.training._models import linear_layers
 from privfair.training._plan import StatisticPlan, TrainingPlan
@@ -204,6 +205,11 @@ def _sizes(module: nn.Module) -> list[int]:
 def _encode(value: Any) -> Any:
     if isinstance(value, Schema):
         return {"__schema__": value.to_dict()}
+    if isinstance(value, tuple(CLIPPINGS.values())):
+        return {
+            "__clipping__": type(value).__name__,
+            **{name: _encode(part) for name, part in vars(value).items()},
+        }
     if isinstance(value, np.ndarray):
         return {"__array__": value.tolist(), "dtype": value.dtype.str}
     if isinstance(value, np.generic):
@@ -221,6 +227,9 @@ def _encode(value: Any) -> Any:
 def _decode(value: Any) -> Any:
     if isinstance(value, dict) and "__schema__" in value:
         return Schema.from_dict(value["__schema__"])
+    if isinstance(value, dict) and "__clipping__" in value:
+        fields = {n: _decode(part) for n, part in value.items() if n != "__clipping__"}
+        return CLIPPINGS[value["__clipping__"]](**fields)
     if isinstance(value, dict) and "__array__" in value:
         return np.array(value["__array__"], dtype=np.dtype(value["dtype"]))
     if isinstance(value, list):
