@@ -137,10 +137,9 @@ def test_a_newer_file_has_its_own_error(made, tmp_path):
         assert caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize("made", [KEY], indirect=True, ids=["keyed"])
 def test_the_wrong_key_and_no_key(made, tmp_path):
-    original, key, spent = made
-    if key is None:
-        pytest.skip("about ledgers with a key")
+    original, _, spent = made
     path = tmp_path / "l.db"
     path.write_bytes(original)
     with pytest.raises(LedgerError, match="pass the same key"):
