@@ -11,5 +11,6 @@ __getattr__, __dir__, __all__ = attach(
         "_classifier": ["DPClassifier"],
         "_preprocessing": ["PrivateTableEncoder"],
         "_regressor": ["DPRegressor"],
+        "_search": ["DPGridSearchCV"],
     },
 )

@@ -159,6 +159,26 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         raise NotImplementedError
 
     # -- fit -------------------------------------------------------------------------------
+    def cost(self, X: Any, *, n_users: int | None = None) -> tuple[Any, ...]:
+        """Return the events that a fit on such a table will charge; reads no value.
+
+        Parameters
+        ----------
+        X : data frame or array of shape (n_rows, n_columns)
+            Its number of rows counts, and names and dtypes of its columns where something is
+            learnt.
+        n_users : int or None, default=None
+            Number of users, for ``unit="user"``.
+        """
+        self._check_parameters()
+        encoding = Encoding(self.schema, self.binning)
+        self._check_unit_of_learning(encoding)
+        n_units = len(_sized(X)) if n_users is None else check.positive_int(n_users=n_users)
+        budget = check_budget(self, n_units, learns_schema=encoding.learns)
+        before = encoding.plan(X, budget, self.noise_random_state)
+        share = self._statistic_share()
+        return plan_training(budget, self._draft(budget), statistic_share=share, before=before)[1]
+
     def _fit(
         self,
         X: Any,
