@@ -181,6 +181,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/datasets/_lookalike.py": "synthetic rows from published rates; no data behind them",
     "privfair/synthesis/_coding.py": "numbers inside a public bin, after the release",
     "privfair/synthesis/_one_way.py": "rows drawn from counts already released",
+    "privfair/dp/_search.py": "public positions for validation, seeds of initial weights",
     "privfair/training/_base.py": "the seed of a run without privacy, taken from random_state",
     "privfair/training/_models.py": "initial weights of hidden layers",
 }
@@ -313,6 +314,7 @@ SECRET_STREAM_ROOMS = (
     "privfair/training/",
     "privfair/ldp/",
     "privfair/auditing/",
+    "privfair/dp/_search.py",  # how many runs a search makes, and with which settings
     "privfair/cli/doctor.py",
     "privfair/testing/_mechanism.py",  # watches it, to see that a charge comes first
 )
