@@ -469,3 +469,11 @@ def test_no_options_end_in_a_traceback(command, changed):
         json.loads(out.getvalue(), parse_constant=pytest.fail)
     else:
         assert sum(text.startswith("error: ") for text in err.getvalue().splitlines()) == 1
+
+
+def test_a_printed_delta_is_never_below_the_one_computed(run):
+    profile = ac.AccountedProfile(ac.SelfComposed(ac.Gaussian(4.0), 3))
+    for epsilon in (0.3, 0.7, 1.1, 1.9, 2.3):
+        found = payload(run("accountant", "delta", "--epsilon", str(epsilon), "--sigma", "4",
+                            "--sampling", "full", "--steps", "3", "--json"))  # fmt: skip
+        assert found["delta"] >= profile.delta(epsilon)
