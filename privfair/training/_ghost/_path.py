@@ -26,8 +26,11 @@ from privfair.training._probe import (
 
 __all__ = ["GhostPath"]
 
-_HELD = 1 << 22  # numbers of per-record gradients held at a time: 16 MiB in float32
-_LEAST = 16
+# Per-record gradients held at a time, in numbers. Chunks of at least _LEAST records keep the cost
+# of calling torch small; what fits in a processor's cache is faster; _MOST is 256 MiB in float32.
+_HELD = 5 << 18
+_LEAST = 64
+_MOST = 1 << 26
 
 
 class GhostPath:
@@ -98,7 +101,8 @@ class GhostPath:
             for use in uses
             if isinstance(use, Dense)
         )
-        self._chunk = min(CHUNK_ROWS, max(_LEAST, _HELD // max(held, 1)))
+        held = max(held, 1)
+        self._chunk = min(CHUNK_ROWS, max(_LEAST, _HELD // held), max(1, _MOST // held))
         if len({len(calls) for calls in found}) != 1:
             raise UnsupportedUseError("the forward pass depends on the number of records")
         return [all(seen) for seen in zip(*found, strict=True)]
@@ -121,13 +125,14 @@ class GhostPath:
         total = torch.zeros(self._size, dtype=torch.float64, device=X.device)
         norms = torch.zeros(n, dtype=torch.float64, device=X.device)
         outputs: list[Tensor] = []
-        chunk = max(self._chunk, -(-n // CHUNK_ROWS))
+        pieces = -(-n // max(self._chunk, -(-n // CHUNK_ROWS)))
+        chunk = -(-n // max(pieces, 1))  # of equal length, and no more than they must be
         weights = None
         if score_weights is not None and n > chunk:
             with torch.no_grad():
                 whole = [self._module(X[part]) for part in rows.split(chunk)]
                 weights = score_weights(torch.cat(whole))
-        for start in range(0, n, chunk):
+        for start in range(0, n, max(chunk, 1)):
             part = rows[start : start + chunk]
             size = len(part)
             output, recorder = self._forward(X[part])

@@ -22,7 +22,8 @@ from torch import Tensor
 
 __all__ = ["Dense", "Outer", "Rows", "Sequence", "Use", "prefers_products"]
 
-_BLOCK = 1 << 20  # elements of a float64 copy: 8 MiB
+_BLOCK = 1 << 20  # elements of the float64 copies of a matrix product: 8 MiB
+_CACHED = 1 << 16  # elements of a float64 copy that is read once: 512 KiB
 _ROUNDOFF = 2.0**-53
 
 
@@ -58,7 +59,11 @@ def prefers_products(length: int, fan_in: int, fan_out: int) -> bool:
 
 
 def _squares(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64).square()
+    flat = rows.flatten(1)
+    # A float64 copy of all would have to come from memory twice, and fresh pages are slow.
+    step = max(1, _CACHED // max(1, flat.shape[1]))
+    parts = [torch.linalg.vector_norm(part.double(), dim=1) for part in flat.split(step)]
+    return torch.cat(parts).square()
 
 
 def _without(rows: Tensor, keep: Tensor | None) -> Tensor:
@@ -80,7 +85,7 @@ class Dense:
 
     def add_to(self, total: Tensor, factors: Tensor, keep: Tensor | None) -> None:
         """Add the weighted sum to ``total``."""
-        step = max(1, _BLOCK // max(1, self._rows.shape[1]))
+        step = max(1, _CACHED // max(1, self._rows.shape[1]))
         for at in range(0, len(self._rows), step):
             part = slice(at, at + step)
             rows = _without(self._rows[part], None if keep is None else keep[part])
