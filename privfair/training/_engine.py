@@ -225,7 +225,7 @@ class DPEngine:
                 mean = noise.add(sums.total) / plan.expected_batch_size
                 scale = getattr(self._bound, "scale", 1.0)
                 mean *= scale
-                released = self._released(step, sums, y, sensitive, rows, aside)
+                released = self._released(step, sums, y, sensitive, sample_weight, rows, aside)
                 if observe is not None:
                     observe(noise.std * scale / plan.expected_batch_size)
                 with torch.no_grad():
@@ -253,7 +253,13 @@ class DPEngine:
                 X.device.type, self._precision, enabled=self._precision != torch.float32
             ):
                 return self._path.sums(
-                    X, y, part, self._bound, GUARD, self._weigh(y, sensitive, part), sample_weight
+                    X,
+                    y,
+                    part,
+                    self._bound,
+                    GUARD,
+                    self._weigh(y, sensitive, sample_weight, part),
+                    sample_weight,
                 )
 
         found = add_up([sums(part) for part in self._parts(rows)])
@@ -272,7 +278,7 @@ class DPEngine:
         return ranks + (0 if self._physical is None else ranks + -(-self._terms // self._physical))
 
     def _weigh(
-        self, y: Tensor, sensitive: Tensor | None, rows: Tensor
+        self, y: Tensor, sensitive: Tensor | None, sample_weight: Tensor | None, rows: Tensor
     ) -> Callable[[Tensor], Tensor] | None:
         weigh = None if self._statistic is None else self._statistic.score_weights
         if weigh is None:
@@ -280,7 +286,10 @@ class DPEngine:
         part = None if sensitive is None else sensitive[rows]
 
         def score_weights(output: Tensor) -> Tensor:
-            return weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
+            found = weigh(self._loss.score(output), part, y[rows]).to(output.dtype)
+            if sample_weight is None:
+                return found
+            return torch.where(sample_weight[rows] != 0, found, torch.zeros_like(found))
 
         return score_weights
 
@@ -352,6 +361,7 @@ class DPEngine:
         sums: StepSums,
         y: Tensor,
         sensitive: Tensor | None,
+        sample_weight: Tensor | None,
         rows: Tensor,
         noise: _Noise | None,
     ) -> Tensor | None:
@@ -368,8 +378,10 @@ class DPEngine:
             sums.norms,
         )
         with torch.no_grad():
-            features = s.features(view).reshape(len(rows), s.n_features)
-            total = block_sum(clip_rows(features, s.bound))
+            features = clip_rows(s.features(view).reshape(len(rows), s.n_features), s.bound)
+            if sample_weight is not None:  # a record of weight 0 stands for none at all
+                features = torch.where(sample_weight[rows, None] != 0, features, 0.0)
+            total = block_sum(features)
         return noise.add(total) / self.plan.expected_batch_size
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from privfair.core.exceptions import AccountingAssumptionError, InvalidParameterError
 from privfair.training import (
+    AdaptiveClipping,
     BatchStatistic,
     DPEngine,
     LogisticLoss,
@@ -28,6 +29,7 @@ from privfair.training import (
     _functional,
     _paths,
     _plan,
+    make_optimizer,
 )
 
 from .helpers import GradientSpy, NoNoise, ZeroLoss, mlp, mutated, reference_clipped_sum
@@ -494,3 +496,45 @@ def test_default_noise_is_the_hardened_gaussian():
     assert isinstance(noise._mechanism, HardenedGaussian)
     assert noise._mechanism.value_error > 0
     assert _functional.FunctionalPath and _closed_form.ClosedFormPath  # both are imported here
+
+
+@pytest.mark.parametrize("what", ["adaptive", "penalty"])
+def test_a_record_of_weight_zero_is_a_record_left_out(what: str) -> None:
+    """Gradient, count and penalty alike: the run equals the one without the record."""
+    X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    y = (X[:, 0] > 0).float()
+    S = (X[:, 1] > 0).float()
+    weight = torch.ones(40)
+    weight[7] = weight[31] = 0.0
+    kept = weight != 0
+
+    def run(X, y, S, weight) -> torch.Tensor:
+        draft = TrainingPlan(40, 40, 6, 0.5, 1.0, "add_remove")
+        options: dict = {}
+        if what == "adaptive":
+            clipping = AdaptiveClipping(count_noise=3.0)
+            plan, options = clipping.plan(draft, 1.0), {"clipping": clipping}
+        else:
+            plan = draft.at_noise(1.0, 0.5)
+            state = {"mean": 0.0}
+            options["statistic"] = BatchStatistic(
+                lambda view: view.scores[:, None] * view.sensitive[:, None], 1.0,
+                plan.statistic.noise_multiplier,
+                absorb=lambda released: state.update(mean=float(released[0])),
+                score_weights=lambda scores, s, y: state["mean"] * s,
+            )  # fmt: skip
+        module = torch.nn.Linear(3, 1)
+        with torch.no_grad():
+            for p in module.parameters():
+                p.fill_(0.3)
+        engine = DPEngine(
+            module, LogisticLoss(), plan, optimizer=make_optimizer("sgd", 0.5),
+            noise_random_state=4, **options,
+        )  # fmt: skip
+        engine.run(X, y, S, weight)
+        return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+    full = run(X, y, S, weight)
+    left_out = run(X[kept], y[kept], S[kept], weight[kept])
+    assert torch.allclose(full, left_out, atol=1e-7)
+    assert not torch.allclose(full, run(X, y, S, torch.ones(40)), atol=1e-4)
