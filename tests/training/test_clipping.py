@@ -334,8 +334,6 @@ def joint_draws(present: bool, clipping, plan, seed: int, monkeypatch):
     engine.run(X, y, sample_weight=weights)
     gradient = torch.stack(spy.seen)[:, 0].numpy() * plan.expected_batch_size
     count = np.array(counts) * plan.expected_batch_size
-    if not present:  # the null record counts nothing, the engine's record of norm 0 counts 1/2
-        count = count - 0.5
     return gradient / plan.noise_multiplier, count / (0.5 * plan.statistic.noise_multiplier)
 
 
