@@ -170,6 +170,7 @@ class Aggregator:
         raw = estimate_frequencies(
             self.protocol, self.counts_, self.n_reports_, values=self.values,
             confidence=confidence, simultaneous=simultaneous,
+            trials=self.protocol.trials_of(self._tally, self.n_reports_),
         )  # fmt: skip
         if postprocess is None:
             return raw
@@ -192,6 +193,8 @@ class Aggregator:
         else:
             p, q, k = self.protocol.p_, self.protocol.q_, self.protocol.k
             column = p + (k - 1) * q
+            trials = self.protocol.trials_of(self._tally, self.n_reports_)
+            observed = self.counts_ * (self.n_reports_ / np.maximum(trials, 1))
 
             def expected(f: NDArray[np.float64]) -> NDArray[np.float64]:
                 return (q + (p - q) * f) / column
@@ -200,7 +203,7 @@ class Aggregator:
                 return (q * w.sum() + (p - q) * w) / column
 
             found = expectation_maximisation(
-                expected, back, self.counts_.astype(float), k, tol=tol, max_iter=max_iter
+                expected, back, observed, k, tol=tol, max_iter=max_iter
             )
         details = {"n_iter": found.n_iter, "converged": found.converged}
         return found.frequencies, details

@@ -19,7 +19,7 @@ from privfair.core.randomness import SecretStream
 from privfair.ldp._exact import ONE, below, bernoulli, exp_fraction, threshold
 from privfair.ldp._protocol import Floats, FrequencyProtocol, Ints
 
-__all__ = ["GRR", "SS"]
+__all__ = ["GRR", "SS", "DirectProtocol"]
 
 _PIECE = 1 << 14  # users whose subsets are drawn at a time: their bitmaps stay in the cache
 
@@ -39,7 +39,55 @@ def checked_codes(codes: NDArray[Any], k: int) -> int:
 
 
 @dataclass(frozen=True)
-class GRR(FrequencyProtocol):
+class DirectProtocol(FrequencyProtocol):
+    """A protocol whose report is a value: the true one with p, every other one equally often."""
+
+    @property
+    def exact_q(self) -> Fraction:
+        """Probability that another, given value is reported."""
+        return (1 - self.exact_p) / (self.k - 1)
+
+    @property
+    def report_bits(self) -> int:
+        """Bits of one report."""
+        return (self.k - 1).bit_length()
+
+    def outputs(self) -> Iterator[int]:
+        """Yield the values."""
+        yield from range(self.k)
+
+    def probability(self, output: int, value: int) -> Fraction:
+        """Return the probability of a report."""
+        return self.exact_p if output == value else self.exact_q
+
+    def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
+        """Return how often each value was reported."""
+        return np.bincount(payload["code"], minlength=self.k).astype(np.int64)
+
+    def support_matrix(self, payload: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which report is which value."""
+        return np.asarray(payload["code"][:, None] == np.arange(self.k))
+
+    @property
+    def _share(self) -> Fraction:
+        return Fraction(1, self.k)
+
+    def channel(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+        """Return products with the channel's matrix, which is symmetric."""
+        p, q = self.p_, self.q_
+
+        def product(x: Floats) -> Floats:
+            return (p - q) * x + q * x.sum()
+
+        return product, product
+
+    def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
+        """Return the number of reports."""
+        return checked_codes(payload["code"], self.k)
+
+
+@dataclass(frozen=True)
+class GRR(DirectProtocol):
     r"""Generalised (k-ary) randomised response: the value itself, or another one.
 
     The true value is reported with probability :math:`p = e^\epsilon / (e^\epsilon + k - 1)`,
@@ -79,24 +127,6 @@ class GRR(FrequencyProtocol):
         """Probability that the true value is reported."""
         return Fraction(self._t, ONE)
 
-    @property
-    def exact_q(self) -> Fraction:
-        """Probability that another, given value is reported."""
-        return (1 - self.exact_p) / (self.k - 1)
-
-    @property
-    def report_bits(self) -> int:
-        """Bits of one report."""
-        return (self.k - 1).bit_length()
-
-    def outputs(self) -> Iterator[int]:
-        """Yield the values."""
-        yield from range(self.k)
-
-    def probability(self, output: int, value: int) -> Fraction:
-        """Return the probability of a report."""
-        return self.exact_p if output == value else self.exact_q
-
     def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
         """Return one code per value."""
         lie = ~bernoulli(self._t, len(values), stream)
@@ -105,31 +135,6 @@ class GRR(FrequencyProtocol):
         other = below(self.k - 1, len(true), stream)
         out[lie] = other + (other >= true)
         return {"code": out}
-
-    def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
-        """Return how often each value was reported."""
-        return np.bincount(payload["code"], minlength=self.k).astype(np.int64)
-
-    def support_matrix(self, payload: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """Return which report is which value."""
-        return np.asarray(payload["code"][:, None] == np.arange(self.k))
-
-    @property
-    def _share(self) -> Fraction:
-        return Fraction(1, self.k)
-
-    def channel(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
-        """Return products with the channel's matrix, which is symmetric."""
-        p, q = self.p_, self.q_
-
-        def product(x: Floats) -> Floats:
-            return (p - q) * x + q * x.sum()
-
-        return product, product
-
-    def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
-        """Return the number of reports."""
-        return checked_codes(payload["code"], self.k)
 
 
 @dataclass(frozen=True)

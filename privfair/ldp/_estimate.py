@@ -160,11 +160,13 @@ def estimate_frequencies(
     confidence: float = 0.95,
     simultaneous: bool = False,
     interval: str = "clopper_pearson",
+    trials: NDArray[np.int64] | None = None,
 ) -> FrequencyEstimate:
     """Return raw estimates with intervals from support counts.
 
     For given users the count is Poisson-binomial, less dispersed than the binomial that the
-    interval assumes, so that it covers at least as often as it says.
+    interval assumes, so that it covers at least as often as it says. ``trials`` is how many of
+    the n reports say something about each value; None stands for all of them.
     """
     level = check.confidence(confidence=confidence)
     check.one_of(("clopper_pearson", "wilson"), interval=interval)
@@ -172,10 +174,11 @@ def estimate_frequencies(
     make = clopper_pearson_interval if interval == "clopper_pearson" else wilson_interval
     # Counts of one report depend on each other: only Bonferroni's bound always holds.
     each = 1.0 - (1.0 - level) / k if simultaneous else level
-    found = make(support, n, confidence=each)
+    about = np.full(k, n, dtype=np.int64) if trials is None else trials
+    found = make(support, about, confidence=each)
     p, q = protocol.p_, protocol.q_
-    raw = protocol.frequencies(support, n)
-    deviation = np.sqrt(protocol.variance(np.clip(raw, 0.0, 1.0), n))
+    raw = protocol.frequencies(support, about)
+    deviation = np.sqrt(protocol.variance_given(np.clip(raw, 0.0, 1.0), about, n))
     return FrequencyEstimate(
         values=tuple(range(k)) if values is None else tuple(values),
         frequencies=raw,

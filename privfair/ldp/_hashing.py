@@ -17,7 +17,15 @@ from privfair.core.randomness import SecretStream
 from privfair.ldp._exact import ONE, below, bernoulli, exp_fraction, threshold
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 
-__all__ = ["BLH", "OLH", "hash_bucket", "hash_parameters", "support_of_hashes"]
+__all__ = [
+    "BLH",
+    "OLH",
+    "HashingProtocol",
+    "check_buckets",
+    "hash_bucket",
+    "hash_parameters",
+    "support_of_hashes",
+]
 
 MAX_BUCKETS = 256
 _SMALL = 1 << 16  # domains up to this size use 32-bit arithmetic
@@ -94,8 +102,85 @@ def support_of_hashes(
     return counts
 
 
+def check_buckets(g: int | None) -> None:
+    """Say why a number of buckets is none; None stands for the best."""
+    if g is not None:
+        size = check.positive_int(g=g)
+        if not 2 <= size <= MAX_BUCKETS:
+            raise InvalidParameterError(f"g must be in [2, {MAX_BUCKETS}], got {size}.")
+
+
 @dataclass(frozen=True)
-class OLH(FrequencyProtocol):
+class HashingProtocol(FrequencyProtocol):
+    """A protocol whose report is a seed and, with p, the bucket of the true value under it."""
+
+    @property
+    def g_(self) -> int:
+        """Number of buckets in use."""
+        raise NotImplementedError
+
+    @property
+    def exact_q(self) -> Fraction:
+        """Probability that another value hashes to the reported bucket, over seeds."""
+        return Fraction(1, self.g_)
+
+    @property
+    def report_bits(self) -> int:
+        """Bits of one report: the seed and the bucket."""
+        return 64 + (self.g_ - 1).bit_length()
+
+    def outputs(self) -> Iterator[tuple[int, int]]:
+        """Yield reports of a few seeds: probabilities are conditional on the seed."""
+        for seed in range(_ENUMERATED):
+            for bucket in range(self.g_):
+                yield seed, bucket
+
+    def probability(self, output: tuple[int, int], value: int) -> Fraction:
+        """Return the probability of a bucket given its seed."""
+        seed, bucket = output
+        seeds = np.array([seed], dtype=np.uint64)
+        own = hash_bucket(seeds, np.array([value]), self.k, self.g_)[0]
+        return self.exact_p if own == bucket else (1 - self.exact_p) / (self.g_ - 1)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what client and server must agree on."""
+        family = "multiply-add-shift-32" if self.k <= _SMALL else "multiply-add-shift-64"
+        return {**super().parameters(), "g": self.g_, "hash": family}
+
+    def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
+        """Return how many reports' buckets each value hashes to."""
+        return support_of_hashes(payload["seed"], payload["bucket"], self.k, self.g_)
+
+    def support_matrix(self, payload: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which value hashes to which report's bucket."""
+        seeds, buckets = payload["seed"], payload["bucket"]
+        columns = [
+            hash_bucket(seeds, np.full(len(seeds), v), self.k, self.g_) == buckets
+            for v in range(self.k)
+        ]
+        return np.column_stack(columns)
+
+    @property
+    def _share(self) -> Fraction:
+        return Fraction(1, self.g_)
+
+    def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
+        """Return the number of reports."""
+        seeds, buckets = payload["seed"], payload["bucket"]
+        if seeds.dtype != np.uint64 or buckets.dtype != np.uint8 or seeds.shape != buckets.shape:
+            raise DataError("reports must be one 64-bit seed and one bucket each.")
+        if seeds.ndim != 1:
+            raise DataError("reports must have one dimension.")
+        if buckets.size and int(buckets.max()) >= self.g_:
+            raise DataError(
+                f"a report has a bucket outside [0, {self.g_}): no client of this protocol sends "
+                "it."
+            )
+        return len(seeds)
+
+
+@dataclass(frozen=True)
+class OLH(HashingProtocol):
     r"""Optimised local hashing: a random hash of the value to g buckets, then GRR on the buckets.
 
     Parameters
@@ -130,13 +215,10 @@ class OLH(FrequencyProtocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.g is not None:
-            size = check.positive_int(g=self.g)
-            if not 2 <= size <= MAX_BUCKETS:
-                raise InvalidParameterError(f"g must be in [2, {MAX_BUCKETS}], got {size}.")
+        check_buckets(self.g)
 
     @cached_property
-    def g_(self) -> int:
+    def g_(self) -> int:  # type: ignore[override]
         """Number of buckets in use."""
         if self.g is not None:
             return int(self.g)
@@ -153,34 +235,6 @@ class OLH(FrequencyProtocol):
         """Probability that the reported bucket is the true one."""
         return Fraction(self._t, ONE)
 
-    @property
-    def exact_q(self) -> Fraction:
-        """Probability that another value hashes to the reported bucket, over seeds."""
-        return Fraction(1, self.g_)
-
-    @property
-    def report_bits(self) -> int:
-        """Bits of one report: the seed and the bucket."""
-        return 64 + (self.g_ - 1).bit_length()
-
-    def outputs(self) -> Iterator[tuple[int, int]]:
-        """Yield reports of a few seeds: probabilities are conditional on the seed."""
-        for seed in range(_ENUMERATED):
-            for bucket in range(self.g_):
-                yield seed, bucket
-
-    def probability(self, output: tuple[int, int], value: int) -> Fraction:
-        """Return the probability of a bucket given its seed."""
-        seed, bucket = output
-        seeds = np.array([seed], dtype=np.uint64)
-        own = hash_bucket(seeds, np.array([value]), self.k, self.g_)[0]
-        return self.exact_p if own == bucket else (1 - self.exact_p) / (self.g_ - 1)
-
-    def parameters(self) -> dict[str, Any]:
-        """Return what client and server must agree on."""
-        family = "multiply-add-shift-32" if self.k <= _SMALL else "multiply-add-shift-64"
-        return {**super().parameters(), "g": self.g_, "hash": family}
-
     def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
         """Return one seed and one bucket per value."""
         n = len(values)
@@ -190,37 +244,6 @@ class OLH(FrequencyProtocol):
         other = below(self.g_ - 1, int(lie.sum()), stream)
         own[lie] = other + (other >= own[lie])
         return {"seed": seeds, "bucket": own.astype(np.uint8)}
-
-    def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
-        """Return how many reports' buckets each value hashes to."""
-        return support_of_hashes(payload["seed"], payload["bucket"], self.k, self.g_)
-
-    def support_matrix(self, payload: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """Return which value hashes to which report's bucket."""
-        seeds, buckets = payload["seed"], payload["bucket"]
-        columns = [
-            hash_bucket(seeds, np.full(len(seeds), v), self.k, self.g_) == buckets
-            for v in range(self.k)
-        ]
-        return np.column_stack(columns)
-
-    @property
-    def _share(self) -> Fraction:
-        return Fraction(1, self.g_)
-
-    def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
-        """Return the number of reports."""
-        seeds, buckets = payload["seed"], payload["bucket"]
-        if seeds.dtype != np.uint64 or buckets.dtype != np.uint8 or seeds.shape != buckets.shape:
-            raise DataError("reports must be one 64-bit seed and one bucket each.")
-        if seeds.ndim != 1:
-            raise DataError("reports must have one dimension.")
-        if buckets.size and int(buckets.max()) >= self.g_:
-            raise DataError(
-                f"a report has a bucket outside [0, {self.g_}): no client of this protocol sends "
-                "it."
-            )
-        return len(seeds)
 
 
 @dataclass(frozen=True)

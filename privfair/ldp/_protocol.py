@@ -71,6 +71,16 @@ def check_values(values: ArrayLike, k: int) -> Ints:
     return array.astype(np.int64)
 
 
+class _NoStream:
+    """Stands for a stream where no report is drawn: to learn the arrays of a protocol."""
+
+    def uint64(self, size: int) -> NDArray[np.uint64]:
+        return np.zeros(size, dtype=np.uint64)
+
+    def bytes(self, n: int) -> bytes:
+        return bytes(n)
+
+
 @dataclass(frozen=True)
 class FrequencyProtocol(ABC):
     """A randomiser of one categorical value whose reports support sets of values.
@@ -95,6 +105,7 @@ class FrequencyProtocol(ABC):
     epsilon: float
     name: ClassVar[str] = ""
     research_only: ClassVar[bool] = False
+    longitudinal: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_domain(self.k))
@@ -139,6 +150,10 @@ class FrequencyProtocol(ABC):
     def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
         """Return one report per value, as arrays with one entry or row per report."""
 
+    def empty_payload(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of no reports: their names, types and shapes."""
+        return self.randomise(np.zeros(0, dtype=np.int64), _NoStream())  # type: ignore[arg-type]
+
     @abstractmethod
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return sums over reports from which the support counts follow; they add up."""
@@ -151,6 +166,10 @@ class FrequencyProtocol(ABC):
     def support_of(self, tally: Ints, n: int) -> Ints:
         """Return how many reports support each value, shape (k,), from their tally."""
         return tally
+
+    def trials_of(self, tally: Ints, n: int) -> Ints:
+        """Return how many reports say something about each value, shape (k,): mostly all n."""
+        return np.full(self.k, n, dtype=np.int64)
 
     def support(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how many reports support each value, shape (k,)."""
@@ -195,10 +214,16 @@ class FrequencyProtocol(ABC):
         )
 
     # -- the estimator ---------------------------------------------------------------------------
-    def frequencies(self, counts: ArrayLike, n: int) -> NDArray[np.float64]:
-        """Return unbiased frequency estimates from support counts; they may be negative."""
+    def frequencies(self, counts: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
+        """Return unbiased frequency estimates from support counts; they may be negative.
+
+        ``n`` is the number of reports, or how many of them are about each value; with none about
+        a value its estimate is NaN.
+        """
         p, q = self.p_, self.q_
-        return (np.asarray(counts, dtype=float) / n - q) / (p - q)
+        with np.errstate(invalid="ignore"):
+            share = np.asarray(counts, dtype=float) / np.asarray(n, dtype=float)
+        return np.asarray((share - q) / (p - q))
 
     def variance(self, f: ArrayLike = 0.0, n: float = 1.0, population: str = "fixed") -> Any:
         """Return the variance of an estimated frequency.
@@ -230,6 +255,10 @@ class FrequencyProtocol(ABC):
             top = share * p * (1 - p) + (1 - share) * q * (1 - q)
         out = top / (n * (p - q) ** 2)
         return float(out) if out.ndim == 0 else out
+
+    def variance_given(self, f: ArrayLike, trials: Ints, n: int) -> NDArray[np.float64]:
+        """Return variances of estimates of which each rests on ``trials`` of the n reports."""
+        return np.asarray(self.variance(f, n))
 
     # -- identity --------------------------------------------------------------------------------
     def parameters(self) -> dict[str, Any]:

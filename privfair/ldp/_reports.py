@@ -156,7 +156,7 @@ def _arrays(
         raise DataIntegrityError(f"flags {flags} are unknown.")
     if flags & _SPARSE:
         return _from_subsets(protocol, body, n)
-    empty = protocol.randomise(np.zeros(0, dtype=np.int64), _NoStream())  # type: ignore[arg-type]
+    empty = protocol.empty_payload()
     sizes = {name: int(np.prod(a.shape[1:])) * a.dtype.itemsize for name, a in empty.items()}
     if len(body) != n * sum(sizes.values()):
         raise DataIntegrityError(
@@ -184,16 +184,6 @@ def _from_subsets(protocol: FrequencyProtocol, body: bytes, n: int) -> dict[str,
     flat = columns.reshape(-1)
     np.bitwise_or.at(bits, (rows, flat >> 3), np.left_shift(1, flat & 7).astype(np.uint8))
     return {"bits": bits}
-
-
-class _NoStream:
-    """Stands for a stream where no report is drawn: to learn the arrays of a protocol."""
-
-    def uint64(self, size: int) -> NDArray[np.uint64]:
-        return np.zeros(size, dtype=np.uint64)
-
-    def bytes(self, n: int) -> bytes:
-        return bytes(n)
 
 
 def concatenate(parts: Sequence[Reports]) -> Reports:
