@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from privfair.auditing._membership import loss_scores
 from privfair.auditing._one_run import one_run_audit
-from privfair.auditing._result import AttackResult
 from privfair.core import _validation as check
+from privfair.core.attack import AttackResult
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from privfair.auditing._one_run import certified_epsilon
-from privfair.auditing._result import AttackResult, verdict_of
 from privfair.core import _validation as check
+from privfair.core.attack import AttackResult, verdict_of
 from privfair.core.estimate import Estimate
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.privacy import PrivacyGuarantee

@@ -18,8 +18,8 @@ from privfair.auditing._metrics import (
     tpr_at_fpr,
 )
 from privfair.auditing._one_run import checked_membership, checked_scores
-from privfair.auditing._result import AttackResult
 from privfair.core import _validation as check
+from privfair.core.attack import AttackResult
 from privfair.core.exceptions import InvalidTypeError, LabelError, PrivacyError
 from privfair.core.frames import as_vector, check_aligned
 

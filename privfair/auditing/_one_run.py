@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from privfair.auditing._result import (
+from privfair.core import _validation as check
+from privfair.core.attack import (
     NO_BOUND,
     NO_CLAIM,
     NO_VIOLATION,
@@ -17,7 +18,6 @@ from privfair.auditing._result import (
     AttackResult,
     verdict_of,
 )
-from privfair.core import _validation as check
 from privfair.core.estimate import Estimate
 from privfair.core.exceptions import (
     DataError,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from privfair.auditing._canaries import draw_inclusion
 from privfair.auditing._mechanism import audit_mechanism
 from privfair.auditing._one_run import one_run_audit
-from privfair.auditing._result import AttackResult
 from privfair.core import _validation as check
+from privfair.core.attack import AttackResult
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 
 if TYPE_CHECKING:

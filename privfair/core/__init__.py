@@ -9,6 +9,7 @@ from privfair.core._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "attack": ["AttackResult"],
         "device": ["resolve_device"],
         "estimate": ["Estimate", "NullReference"],
         "estimators": ["FrequencyEstimator", "PrivateEstimatorMixin", "Synthesizer"],
