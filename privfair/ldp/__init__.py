@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = attach(
         "_postprocess": ["EMResult", "full_likelihood", "postprocess"],
         "_protocol": ["FrequencyProtocol", "exact_epsilon"],
         "_reports": ["Reports", "concatenate"],
+        "_shuffle": ["clone_probability", "shuffle_epsilon"],
         "_structured": ["HR", "PGR"],
         "_unary": ["OUE", "SUE"],
     },
