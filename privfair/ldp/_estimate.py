@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from privfair.ldp._protocol import FrequencyProtocol
 
-__all__ = ["FrequencyEstimate", "estimate_frequencies"]
+__all__ = ["FrequencyEstimate", "estimate_frequencies", "estimate_from_law"]
 
 Floats = NDArray[np.float64]
 
@@ -168,26 +168,72 @@ def estimate_frequencies(
     interval assumes, so that it covers at least as often as it says. ``trials`` is how many of
     the n reports say something about each value; None stands for all of them.
     """
-    level = check.confidence(confidence=confidence)
-    check.one_of(("clopper_pearson", "wilson"), interval=interval)
-    k = protocol.k
-    make = clopper_pearson_interval if interval == "clopper_pearson" else wilson_interval
-    # Counts of one report depend on each other: only Bonferroni's bound always holds.
-    each = 1.0 - (1.0 - level) / k if simultaneous else level
-    about = np.full(k, n, dtype=np.int64) if trials is None else trials
-    found = make(support, about, confidence=each)
+    about = np.full(protocol.k, n, dtype=np.int64) if trials is None else trials
     p, q = protocol.p_, protocol.q_
     raw = protocol.frequencies(support, about)
     deviation = np.sqrt(protocol.variance_given(np.clip(raw, 0.0, 1.0), about, n))
+    return _with_intervals(
+        p, q, support, about, n, raw, np.asarray(deviation), values, confidence, simultaneous,
+        interval, {"protocol": protocol.name, "epsilon": protocol.epsilon, "p": p, "q": q},
+    )  # fmt: skip
+
+
+def estimate_from_law(
+    p: Floats,
+    q: Floats,
+    support: NDArray[np.int64],
+    n: int,
+    *,
+    values: Sequence[Any] | None = None,
+    confidence: float = 0.95,
+    simultaneous: bool = False,
+    interval: str = "clopper_pearson",
+    details: dict[str, Any] | None = None,
+) -> FrequencyEstimate:
+    """Return raw estimates where a report supports value v with chance p[v] or q[v].
+
+    As :func:`estimate_frequencies`, for laws that differ between values.
+    """
+    raw = (np.asarray(support, dtype=float) / n - q) / (p - q)
+    share = np.clip(raw, 0.0, 1.0)
+    spread = share * p * (1 - p) + (1 - share) * q * (1 - q)
+    about = np.full(len(support), n, dtype=np.int64)
+    return _with_intervals(
+        p, q, support, about, n, raw, np.sqrt(spread / (n * (p - q) ** 2)), values, confidence,
+        simultaneous, interval, dict(details or {}),
+    )  # fmt: skip
+
+
+def _with_intervals(
+    p: Any,
+    q: Any,
+    support: NDArray[np.int64],
+    about: NDArray[np.int64],
+    n: int,
+    raw: Floats,
+    deviation: Floats,
+    values: Sequence[Any] | None,
+    confidence: float,
+    simultaneous: bool,
+    interval: str,
+    details: dict[str, Any],
+) -> FrequencyEstimate:
+    level = check.confidence(confidence=confidence)
+    check.one_of(("clopper_pearson", "wilson"), interval=interval)
+    k = len(support)
+    make = clopper_pearson_interval if interval == "clopper_pearson" else wilson_interval
+    # Counts of one report depend on each other: only Bonferroni's bound always holds.
+    each = 1.0 - (1.0 - level) / k if simultaneous else level
+    found = make(support, about, confidence=each)
     return FrequencyEstimate(
         values=tuple(range(k)) if values is None else tuple(values),
         frequencies=raw,
         frequencies_raw=raw,
         ci_low=(np.asarray(found.low) - q) / (p - q),
         ci_high=(np.asarray(found.high) - q) / (p - q),
-        std=np.asarray(deviation),
+        std=deviation,
         n=int(n),
         confidence=level,
         simultaneous=simultaneous,
-        details={"protocol": protocol.name, "epsilon": protocol.epsilon, "p": p, "q": q},
+        details=details,
     )

@@ -24,7 +24,7 @@ _SPARSE = 1  # flag: subsets as sorted lists, not bitmaps
 PROTOCOL_IDS = {
     "GRR": 1, "SUE": 2, "OUE": 3, "BLH": 4, "OLH": 5, "SS": 6, "HR": 7, "PGR": 8, "THE": 9,
     "DBitFlipPM": 10, "CMS": 11, "HCMS": 12, "LGRR": 20, "LOSUE": 21, "LSUE": 22, "LOUE": 23,
-    "LSOUE": 24, "LOLOHA": 25,
+    "LSOUE": 24, "LOLOHA": 25, "SPL": 40, "SMP": 41, "RSFD": 42, "RSRFD": 43,
 }  # fmt: skip
 
 
@@ -156,8 +156,7 @@ def _arrays(
         raise DataIntegrityError(f"flags {flags} are unknown.")
     if flags & _SPARSE:
         return _from_subsets(protocol, body, n)
-    empty = protocol.empty_payload()
-    sizes = {name: int(np.prod(a.shape[1:])) * a.dtype.itemsize for name, a in empty.items()}
+    empty, sizes = _layout(protocol)
     if len(body) != n * sum(sizes.values()):
         raise DataIntegrityError(
             f"{n} reports take {n * sum(sizes.values())} bytes, and there are {len(body)}."
@@ -169,6 +168,35 @@ def _arrays(
         out[name] = flat.astype(like.dtype).reshape((n, *like.shape[1:]))
         at = end
     return out
+
+
+def _layout(protocol: FrequencyProtocol) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+    """Return the arrays of no report, and the bytes that one report takes in each."""
+    empty = protocol.empty_payload()
+    return empty, {name: int(np.prod(a.shape[1:])) * a.dtype.itemsize for name, a in empty.items()}
+
+
+def encoded(reports: Reports) -> bytes:
+    """Return reports without their header, after a byte of flags."""
+    flags, parts = reports._encode()
+    return bytes([flags]) + b"".join(parts)
+
+
+def decoded(protocol: FrequencyProtocol, data: bytes, at: int, n: int) -> tuple[Reports, int]:
+    """Return n reports that :func:`encoded` wrote at a place, and the place after them."""
+    if at >= len(data):
+        raise DataIntegrityError("the bytes end before all attributes were read.")
+    flags = data[at]
+    if flags & _SPARSE and protocol.name == "SS":
+        size = protocol.omega_ * _subset_dtype(protocol.k)().itemsize  # type: ignore[attr-defined]
+    else:
+        size = sum(_layout(protocol)[1].values())
+    end = at + 1 + n * size
+    arrays = _arrays(protocol, data[at + 1 : end], n, flags)
+    try:
+        return Reports(protocol, arrays), end
+    except DataError as error:
+        raise DataIntegrityError(str(error)) from None
 
 
 def _from_subsets(protocol: FrequencyProtocol, body: bytes, n: int) -> dict[str, NDArray[Any]]:

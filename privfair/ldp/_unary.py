@@ -60,9 +60,9 @@ class UnaryProtocol(FrequencyProtocol):
     def _sampler(self) -> ByteSampler:
         return ByteSampler(self._bits[1])
 
-    def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
-        """Return one packed bit vector per value, shape (n, ceil(k / 8))."""
-        n, width = len(values), -(-self.k // 8)
+    def randomise_zeros(self, n: int, stream: SecretStream) -> dict[str, NDArray[Any]]:
+        """Return reports of somebody who holds no value at all: every bit as for another one."""
+        width = -(-self.k // 8)
         bits = np.empty((n, width), dtype=np.uint8)
         rows = max(1, (1 << 20) // width)
         for start in range(0, n, rows):
@@ -70,6 +70,12 @@ class UnaryProtocol(FrequencyProtocol):
             part[:] = self._sampler.draw(part.size, stream).reshape(part.shape)
         if self.k % 8:
             bits[:, -1] &= np.uint8((1 << self.k % 8) - 1)
+        return {"bits": bits}
+
+    def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
+        """Return one packed bit vector per value, shape (n, ceil(k / 8))."""
+        n = len(values)
+        bits = self.randomise_zeros(n, stream)["bits"]
         own = bernoulli(self._bits[0], n, stream)
         at, mask = values >> 3, np.left_shift(1, values & 7).astype(np.uint8)
         users = np.arange(n)
