@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = attach(
         "_fakes": ["RSFD", "RSRFD"],
         "_files": ["FileSums", "ReportFile", "aggregate_files", "read_reports", "write_reports"],
         "_hashing": ["BLH", "OLH"],
+        "_naive_bayes": ["LDPNaiveBayes"],
         "_postprocess": ["EMResult", "full_likelihood", "postprocess"],
         "_protocol": ["FrequencyProtocol", "exact_epsilon"],
         "_reports": ["Reports", "concatenate"],
@@ -24,6 +25,7 @@ __getattr__, __dir__, __all__ = attach(
         "_rows": ["SMP", "SPL", "RowStrategy", "exact_row_epsilons"],
         "_shuffle": ["clone_probability", "shuffle_epsilon"],
         "_structured": ["HR", "PGR"],
+        "_transformer": ["LDPTransformer"],
         "_unary": ["OUE", "SUE"],
     },
 )
