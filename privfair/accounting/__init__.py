@@ -46,6 +46,7 @@ __getattr__, __dir__, __all__ = attach(
         "_declared": ["LedgerPlan"],
         "_default": ["default_ledger"],
         "_amplification": ["ShuffleAmplification", "shuffle_amplification", "shuffle_delta"],
+        "_longitudinal": ["longitudinal_epsilon"],
         "_shuffle": ["shuffled_epsilon_lower_bound"],
         "pipeline": ["pipeline_guarantee"],
     },

@@ -182,6 +182,12 @@ class Aggregator:
     def _processed(
         self, raw: FrequencyEstimate, rule: str, tol: float, max_iter: int
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        missing = int(np.isnan(raw.frequencies_raw).sum())
+        if missing:
+            raise DataError(
+                f"no report is about {missing} of the {self.protocol.k} values, so that there is "
+                f"no distribution for {rule!r} to make consistent. Collect from more users."
+            )
         if rule in POSTPROCESS:
             std = np.sqrt(self.protocol.variance(0.0, self.n_reports_))
             return postprocess(raw.frequencies_raw, rule, std=std), {}

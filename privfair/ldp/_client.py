@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from privfair.core.exceptions import InvalidTypeError
+from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.randomness import secret_stream
 from privfair.ldp._protocol import FrequencyProtocol, check_values
 from privfair.ldp._reports import Reports
@@ -17,6 +17,12 @@ def _checked(protocol: object) -> FrequencyProtocol:
     if not isinstance(protocol, FrequencyProtocol):
         raise InvalidTypeError(
             f"protocol must be a protocol such as OUE(k, epsilon), got {type(protocol).__name__}."
+        )
+    if protocol.longitudinal:
+        raise InvalidParameterError(
+            f"{protocol.name} needs its memos kept: reports without them would reveal the value "
+            "after a few. Use LongitudinalClient on a device, or LongitudinalPopulation to "
+            "simulate many."
         )
     return protocol
 

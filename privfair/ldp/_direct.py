@@ -38,6 +38,16 @@ def checked_codes(codes: NDArray[Any], k: int) -> int:
     return int(codes.size)
 
 
+def respond(values: Ints, t: int, k: int, stream: SecretStream) -> Ints:
+    """Return each value with probability t / 2^64, otherwise one of the k - 1 others."""
+    lie = ~bernoulli(t, len(values), stream)
+    out = values.astype(np.int64)
+    true = out[lie]
+    other = below(k - 1, len(true), stream)
+    out[lie] = other + (other >= true)
+    return out
+
+
 @dataclass(frozen=True)
 class DirectProtocol(FrequencyProtocol):
     """A protocol whose report is a value: the true one with p, every other one equally often."""
@@ -129,12 +139,7 @@ class GRR(DirectProtocol):
 
     def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
         """Return one code per value."""
-        lie = ~bernoulli(self._t, len(values), stream)
-        out = values.astype(code_dtype(self.k))
-        true = values[lie]
-        other = below(self.k - 1, len(true), stream)
-        out[lie] = other + (other >= true)
-        return {"code": out}
+        return {"code": respond(values, self._t, self.k, stream).astype(code_dtype(self.k))}
 
 
 @dataclass(frozen=True)

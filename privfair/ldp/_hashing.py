@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError
 from privfair.core.randomness import SecretStream
-from privfair.ldp._exact import ONE, below, bernoulli, exp_fraction, threshold
+from privfair.ldp._direct import respond
+from privfair.ldp._exact import ONE, exp_fraction, threshold
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 
 __all__ = [
@@ -239,10 +240,7 @@ class OLH(HashingProtocol):
         """Return one seed and one bucket per value."""
         n = len(values)
         seeds = stream.uint64(n)
-        own = hash_bucket(seeds, values, self.k, self.g_)
-        lie = ~bernoulli(self._t, n, stream)
-        other = below(self.g_ - 1, int(lie.sum()), stream)
-        own[lie] = other + (other >= own[lie])
+        own = respond(hash_bucket(seeds, values, self.k, self.g_), self._t, self.g_, stream)
         return {"seed": seeds, "bucket": own.astype(np.uint8)}
 
 

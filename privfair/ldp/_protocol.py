@@ -24,6 +24,7 @@ __all__ = [
     "check_domain",
     "check_local_epsilon",
     "check_values",
+    "checked_share",
     "exact_epsilon",
 ]
 
@@ -69,6 +70,14 @@ def check_values(values: ArrayLike, k: int) -> Ints:
     if array.size and (int(array.min()) < 0 or int(array.max()) >= k):
         raise InvalidParameterError(f"values must lie in [0, {k}); some do not.")
     return array.astype(np.int64)
+
+
+def checked_share(f: ArrayLike, n: float) -> Floats:
+    """Return true frequencies as an array, or say why they are none."""
+    share = np.asarray(f, dtype=float)
+    if not ((share >= 0) & (share <= 1)).all() or not float(n) > 0:
+        raise InvalidParameterError("f must lie in [0, 1] and n above 0.")
+    return share
 
 
 class _NoStream:
@@ -244,9 +253,7 @@ class FrequencyProtocol(ABC):
         3.68269
         """
         check.one_of(("fixed", "iid"), population=population)
-        share = np.asarray(f, dtype=float)
-        if ((share < 0) | (share > 1)).any() or not float(n) > 0:
-            raise InvalidParameterError("f must lie in [0, 1] and n above 0.")
+        share = checked_share(f, n)
         p, q = self.p_, self.q_
         if population == "iid":
             chance = share * p + (1 - share) * q

@@ -20,6 +20,32 @@ from privfair.ldp._protocol import FrequencyProtocol, Ints
 __all__ = ["OUE", "SUE", "UnaryProtocol"]
 
 
+def unary_bits(
+    values: Ints, k: int, own: int, others: ByteSampler, stream: SecretStream
+) -> NDArray[np.uint8]:
+    """Return packed vectors of k bits: the value's bit is 1 with own / 2^64."""
+    n = len(values)
+    bits = bit_rows(n, k, others, stream)
+    mine = bernoulli(own, n, stream)
+    at, mask = values >> 3, np.left_shift(1, values & 7).astype(np.uint8)
+    users = np.arange(n)
+    bits[users, at] = np.where(mine, bits[users, at] | mask, bits[users, at] & ~mask)
+    return bits
+
+
+def bit_rows(n: int, k: int, sampler: ByteSampler, stream: SecretStream) -> NDArray[np.uint8]:
+    """Return n packed vectors of k independent bits, shape (n, ceil(k / 8)), zero beyond k."""
+    width = -(-k // 8)
+    bits = np.empty((n, width), dtype=np.uint8)
+    rows = max(1, (1 << 20) // width)
+    for start in range(0, n, rows):
+        part = bits[start : start + rows]
+        part[:] = sampler.draw(part.size, stream).reshape(part.shape)
+    if k % 8:
+        bits[:, -1] &= np.uint8((1 << k % 8) - 1)
+    return bits
+
+
 @dataclass(frozen=True)
 class UnaryProtocol(FrequencyProtocol):
     """A protocol whose report has an independent bit for each value."""
@@ -62,25 +88,11 @@ class UnaryProtocol(FrequencyProtocol):
 
     def randomise_zeros(self, n: int, stream: SecretStream) -> dict[str, NDArray[Any]]:
         """Return reports of somebody who holds no value at all: every bit as for another one."""
-        width = -(-self.k // 8)
-        bits = np.empty((n, width), dtype=np.uint8)
-        rows = max(1, (1 << 20) // width)
-        for start in range(0, n, rows):
-            part = bits[start : start + rows]
-            part[:] = self._sampler.draw(part.size, stream).reshape(part.shape)
-        if self.k % 8:
-            bits[:, -1] &= np.uint8((1 << self.k % 8) - 1)
-        return {"bits": bits}
+        return {"bits": bit_rows(n, self.k, self._sampler, stream)}
 
     def randomise(self, values: Ints, stream: SecretStream) -> dict[str, NDArray[Any]]:
         """Return one packed bit vector per value, shape (n, ceil(k / 8))."""
-        n = len(values)
-        bits = self.randomise_zeros(n, stream)["bits"]
-        own = bernoulli(self._bits[0], n, stream)
-        at, mask = values >> 3, np.left_shift(1, values & 7).astype(np.uint8)
-        users = np.arange(n)
-        bits[users, at] = np.where(own, bits[users, at] | mask, bits[users, at] & ~mask)
-        return {"bits": bits}
+        return {"bits": unary_bits(values, self.k, self._bits[0], self._sampler, stream)}
 
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how many reports have each bit."""
