@@ -242,7 +242,7 @@ class Aggregator:
         if size != protocol.tally_size or len(data) != _HEAD.size + 8 * size + _CRC.size or n < 0:
             raise DataIntegrityError("the state has another length than its protocol's.")
         tally = np.frombuffer(data[_HEAD.size : -_CRC.size], dtype="<i8").astype(np.int64)
-        if tally.size and (int(tally.min()) < 0 or int(tally.max()) > n):
+        if not protocol.is_tally(tally, int(n)):
             raise DataIntegrityError("a count is negative or above the number of reports.")
         out._tally, out.n_reports_ = tally, int(n)
         return out

@@ -18,7 +18,7 @@ from privfair.ldp._hashing import HashingProtocol, hash_bucket
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 from privfair.ldp._reports import Reports
 from privfair.ldp._structured import HR, PGR
-from privfair.ldp._unary import UnaryProtocol
+from privfair.ldp._unary import UnaryProtocol, unary_success
 
 __all__ = [
     "attack_success",
@@ -107,16 +107,6 @@ def attack_success(protocol: FrequencyProtocol) -> float:
     )
     mass = sum((protocol.probability(y, 0) for y in protocol.outputs()), Fraction(0))
     return float(total / mass / k)
-
-
-def unary_success(p: float, q: float, k: int) -> float:
-    """Return the sum over reports of k bits of the largest probability: k times the success.
-
-    A set bit is guessed, any one of several; if none is set, any value.
-    """
-    none = (1 - q) ** (k - 1)
-    some = -np.expm1(k * np.log1p(-q)) / q if q > 0 else float(k)
-    return float(p * some + (1 - p) * none)
 
 
 def _buckets_in_use(protocol: HashingProtocol) -> float:

@@ -60,8 +60,7 @@ def _of_protocol(
     for start in range(0, n, size):
         values = np.full(min(size, n - start), own, dtype=np.int64)
         payload = protocol.randomise(values, stream)
-        support = protocol.support_matrix(payload)
-        both = support[:, x0] + 2 * support[:, x1].astype(np.int64)
+        both = protocol.tells(payload, x0, x1)
         told.append(both)
         labels.append(_codes(protocol, payload, both))
     return _Trials(np.concatenate(labels), np.concatenate(told))

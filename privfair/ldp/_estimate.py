@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from privfair.core import _validation as check
 from privfair.core._format import json_number
 from privfair.core.estimate import Estimate
-from privfair.core.statistics import clopper_pearson_interval, wilson_interval
+from privfair.ldp._protocol import mapped_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,8 +173,9 @@ def estimate_frequencies(
     raw = protocol.frequencies(support, about)
     deviation = np.sqrt(protocol.variance_given(np.clip(raw, 0.0, 1.0), about, n))
     return _with_intervals(
-        p, q, support, about, n, raw, np.asarray(deviation), values, confidence, simultaneous,
-        interval, {"protocol": protocol.name, "epsilon": protocol.epsilon, "p": p, "q": q},
+        protocol.interval, support, about, n, raw, np.asarray(deviation), values, confidence,
+        simultaneous, interval,
+        {"protocol": protocol.name, "epsilon": protocol.epsilon, "p": p, "q": q},
     )  # fmt: skip
 
 
@@ -198,15 +199,20 @@ def estimate_from_law(
     share = np.clip(raw, 0.0, 1.0)
     spread = share * p * (1 - p) + (1 - share) * q * (1 - q)
     about = np.full(len(support), n, dtype=np.int64)
+
+    def bounds(
+        support: NDArray[np.int64], about: NDArray[np.int64], *, confidence: float, method: str
+    ) -> tuple[Floats, Floats]:
+        return mapped_interval(p, q, support, about, confidence, method)
+
     return _with_intervals(
-        p, q, support, about, n, raw, np.sqrt(spread / (n * (p - q) ** 2)), values, confidence,
+        bounds, support, about, n, raw, np.sqrt(spread / (n * (p - q) ** 2)), values, confidence,
         simultaneous, interval, dict(details or {}),
     )  # fmt: skip
 
 
 def _with_intervals(
-    p: Any,
-    q: Any,
+    bounds: Callable[..., tuple[Floats, Floats]],
     support: NDArray[np.int64],
     about: NDArray[np.int64],
     n: int,
@@ -221,16 +227,15 @@ def _with_intervals(
     level = check.confidence(confidence=confidence)
     check.one_of(("clopper_pearson", "wilson"), interval=interval)
     k = len(support)
-    make = clopper_pearson_interval if interval == "clopper_pearson" else wilson_interval
     # Counts of one report depend on each other: only Bonferroni's bound always holds.
     each = 1.0 - (1.0 - level) / k if simultaneous else level
-    found = make(support, about, confidence=each)
+    low, high = bounds(support, about, confidence=each, method=interval)
     return FrequencyEstimate(
         values=tuple(range(k)) if values is None else tuple(values),
         frequencies=raw,
         frequencies_raw=raw,
-        ci_low=(np.asarray(found.low) - q) / (p - q),
-        ci_high=(np.asarray(found.high) - q) / (p - q),
+        ci_low=low,
+        ci_high=high,
         std=deviation,
         n=int(n),
         confidence=level,

@@ -25,6 +25,7 @@ __all__ = [
     "check_buckets",
     "hash_bucket",
     "hash_parameters",
+    "splitmix",
     "support_of_hashes",
 ]
 
@@ -35,7 +36,8 @@ _ENUMERATED = 7  # seeds that an exact enumeration looks at: the law does not de
 _MASK32 = 0xFFFFFFFF
 
 
-def _splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return well mixed 64-bit words, one to one."""
     x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -45,10 +47,10 @@ def _splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def hash_parameters(seeds: NDArray[np.uint64], k: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return multiplier and offset of each seed's hash function, 32 or 64 bits by the domain."""
     with np.errstate(over="ignore"):
-        first = _splitmix(seeds)
+        first = splitmix(seeds)
         if k <= _SMALL:
             return (first >> np.uint64(32)).astype(np.uint32), first.astype(np.uint32)
-        return first, _splitmix(first)
+        return first, splitmix(first)
 
 
 def hash_bucket(seeds: NDArray[np.uint64], values: Ints, k: int, g: int) -> Ints:

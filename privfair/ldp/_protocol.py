@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.core.randomness import SecretStream
+from privfair.core.statistics import clopper_pearson_interval, wilson_interval
 
 __all__ = [
     "MAX_EPSILON",
@@ -26,6 +27,7 @@ __all__ = [
     "check_values",
     "checked_share",
     "exact_epsilon",
+    "mapped_interval",
 ]
 
 MAX_EPSILON = 50.0
@@ -88,6 +90,15 @@ class _NoStream:
 
     def bytes(self, n: int) -> bytes:
         return bytes(n)
+
+
+def mapped_interval(
+    p: Any, q: Any, support: Ints, trials: Ints, confidence: float, method: str
+) -> tuple[Floats, Floats]:
+    """Return intervals of frequencies from those of the chance to be supported."""
+    make = clopper_pearson_interval if method == "clopper_pearson" else wilson_interval
+    found = make(support, trials, confidence=confidence)
+    return (np.asarray(found.low) - q) / (p - q), (np.asarray(found.high) - q) / (p - q)
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,18 @@ class FrequencyProtocol(ABC):
     def support_of(self, tally: Ints, n: int) -> Ints:
         """Return how many reports support each value, shape (k,), from their tally."""
         return tally
+
+    def is_tally(self, tally: Ints, n: int) -> bool:
+        """Return whether n reports can have this tally."""
+        return not tally.size or (int(tally.min()) >= 0 and int(tally.max()) <= n)
+
+    def tells(self, payload: dict[str, NDArray[Any]], x0: int, x1: int) -> Ints:
+        """Return 1 for each report that is likelier under x0, 2 under x1, by the full ratio.
+
+        Other numbers tell the remaining reports apart.
+        """
+        found = self.support_matrix(payload)
+        return found[:, x0] + 2 * found[:, x1].astype(np.int64)
 
     def trials_of(self, tally: Ints, n: int) -> Ints:
         """Return how many reports say something about each value, shape (k,): mostly all n."""
@@ -267,6 +290,12 @@ class FrequencyProtocol(ABC):
         """Return variances of estimates of which each rests on ``trials`` of the n reports."""
         return np.asarray(self.variance(f, n))
 
+    def interval(
+        self, support: Ints, trials: Ints, *, confidence: float, method: str = "clopper_pearson"
+    ) -> tuple[Floats, Floats]:
+        """Return an interval of each estimate from ``support`` of ``trials`` reports."""
+        return mapped_interval(self.p_, self.q_, support, trials, confidence, method)
+
     # -- identity --------------------------------------------------------------------------------
     def parameters(self) -> dict[str, Any]:
         """Return everything on which client and server must agree, JSON-able."""
@@ -313,6 +342,9 @@ def exact_epsilon(protocol: FrequencyProtocol) -> float:
     >>> abs(exact_epsilon(GRR(4, 1.0)) - 1.0) < 1e-9
     True
     """
+    closed = getattr(protocol, "closed_form_epsilon", None)
+    if closed is not None:
+        return math.nextafter(float(closed()), math.inf) if closed() % 1 else float(closed())
     if protocol.k > 8:
         raise InvalidParameterError(
             f"k must be at most 8 to enumerate all reports, got {protocol.k}. The law does not "

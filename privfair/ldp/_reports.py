@@ -23,8 +23,9 @@ _CRC = struct.Struct("<I")
 _SPARSE = 1  # flag: subsets as sorted lists, not bitmaps
 PROTOCOL_IDS = {
     "GRR": 1, "SUE": 2, "OUE": 3, "BLH": 4, "OLH": 5, "SS": 6, "HR": 7, "PGR": 8, "THE": 9,
-    "DBitFlipPM": 10, "CMS": 11, "HCMS": 12, "LGRR": 20, "LOSUE": 21, "LSUE": 22, "LOUE": 23,
-    "LSOUE": 24, "LOLOHA": 25, "SPL": 40, "SMP": 41, "RSFD": 42, "RSRFD": 43,
+    "DBitFlipPM": 10, "CMS": 11, "HCMS": 12, "SHE": 13,
+    "LGRR": 20, "LOSUE": 21, "LSUE": 22, "LOUE": 23, "LSOUE": 24, "LOLOHA": 25,
+    "SPL": 40, "SMP": 41, "RSFD": 42, "RSRFD": 43,
 }  # fmt: skip
 
 

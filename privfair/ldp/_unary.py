@@ -17,7 +17,7 @@ from privfair.ldp._direct import checked_bits, column_sums, unpacked
 from privfair.ldp._exact import ONE, ByteSampler, bernoulli, exp_fraction, threshold
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 
-__all__ = ["OUE", "SUE", "UnaryProtocol"]
+__all__ = ["OUE", "SUE", "UnaryProtocol", "unary_success"]
 
 
 def unary_bits(
@@ -111,6 +111,16 @@ class UnaryProtocol(FrequencyProtocol):
     def check_payload(self, payload: dict[str, NDArray[Any]]) -> int:
         """Return the number of reports."""
         return checked_bits(payload["bits"], self.k)
+
+
+def unary_success(p: float, q: float, k: int) -> float:
+    """Return the sum over reports of k bits of the largest probability: k times the success.
+
+    A set bit is guessed, any one of several; if none is set, any value.
+    """
+    none = (1 - q) ** (k - 1)
+    some = -np.expm1(k * np.log1p(-q)) / q if q > 0 else float(k)
+    return float(p * some + (1 - p) * none)
 
 
 @dataclass(frozen=True)
