@@ -240,15 +240,16 @@ class Checkpoints:
                 "and charged; begin a new one in an empty folder."
             )
         if plan.private and journal.entry is not None and not self._holds(journal.entry):
-            missing = journal.begun + left  # another ledger: it knows of no step at all
+            paid = 0  # another ledger: it knows of no step at all
         elif journal.copied:
-            missing = left
+            paid = journal.begun  # what else was charged is the original's to use
         else:
-            missing = journal.begun + left - journal.charged
+            paid = journal.charged
+        missing = journal.begun + left - paid
         if missing > 0:
             again = journal.charged > 0
             entry = self._spend(plan, missing, again, seeded, stack) if plan.private else None
-            journal.charge(missing, entry, _plain(asdict(plan)))
+            journal.charge(missing, entry, _plain(asdict(plan)), paid)
         self.entry_id = None if journal.entry is None else int(journal.entry[0])
         self.redone = journal.charged - plan.steps
 

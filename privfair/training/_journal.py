@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from privfair.core.exceptions import DataIntegrityError
+from privfair.core.exceptions import DataIntegrityError, OutputTargetError
 
 __all__ = ["Journal"]
 
@@ -26,7 +26,9 @@ class Journal:
     begun : int
         Steps that may have been done, over all attempts together.
     charged : int
-        Steps that were charged to the ledger for them.
+        Steps that were charged for them to the ledger in use, to this file's own account: what
+        was charged to another ledger, or to the folder that this is a copy of, pays for nothing
+        that is done from then on.
     entry : list or None
         Number and time of the ledger entry of the last charge.
     plan : dict or None
@@ -52,24 +54,39 @@ class Journal:
         """Close the file."""
         os.close(self._handle)
 
-    def charge(self, steps: int, entry: list[Any] | None, plan: dict[str, Any]) -> None:
-        """Note that so many steps are charged; called after the ledger has them."""
+    def charge(
+        self,
+        steps: int,
+        entry: list[Any] | None,
+        plan: dict[str, Any],
+        paid: int | None = None,
+    ) -> None:
+        """Note that so many steps are charged; called after the ledger has them.
+
+        ``paid`` is what counts as charged before that; None is all that the journal holds.
+        """
+        before = self.charged if paid is None else paid
         line = {"kind": "charge", "steps": steps, "entry": entry, "plan": plan}
-        self._append({**line, "file": self._file()})
+        self._append({**line, "paid": before, "file": self._file()})
 
     def begin(self, first: int, upto: int) -> None:
         """Note that the steps from ``first`` to before ``upto`` may be done from now on."""
         self._append({"kind": "begin", "from": first, "upto": upto})
 
     def _append(self, line: dict[str, Any]) -> None:
-        os.write(self._handle, (json.dumps(line) + "\n").encode())
+        rest = (json.dumps(line) + "\n").encode()
+        while rest:  # a full disk may take a part without an error; the next part then fails
+            written = os.write(self._handle, rest)
+            if not written:
+                raise OutputTargetError(f"{self._path} takes no more data: is the disk full?")
+            rest = rest[written:]
         os.fsync(self._handle)
         self._take(line)
 
     def _take(self, line: dict[str, Any]) -> None:
         if line["kind"] == "charge":
             self.entry, self.plan = line["entry"], line["plan"]
-            self.charged += int(line["steps"])
+            self.charged = int(line["paid"]) + int(line["steps"])
             self.copied = line["file"] != self._file()
         else:
             self.begun += int(line["upto"]) - int(line["from"])

@@ -52,14 +52,24 @@ def choose_path(grad_path: str, module: nn.Module, loss: RecordLoss) -> Gradient
     check.one_of(PATHS, grad_path=grad_path)
     stack = linear_stack(module) is not None
     if stack and grad_path in ("auto", "closed_form"):
-        check_record_loss(loss)
-        return ClosedFormPath(module, loss)
-    if grad_path == "closed_form":
+        if check_record_loss(loss):
+            return ClosedFormPath(module, loss)
+        if grad_path == "closed_form":
+            raise InvalidParameterError(_untested(grad_path))
+    elif grad_path == "closed_form":
         raise InvalidParameterError(
             "grad_path='closed_form' needs a stack of nn.Linear with Tanh, ReLU, Sigmoid or "
             "Identity between; use 'auto'."
         )
     return _CheckedPath(grad_path, module, loss)
+
+
+def _untested(grad_path: str) -> str:
+    return (
+        f"grad_path={grad_path!r} hands the loss a whole batch, and this loss could "
+        "not be tested on made-up targets (0.0 or 1.0, class positions, or rows of "
+        "them). Use 'functional', which computes each record's loss alone."
+    )
 
 
 class _CheckedPath:
@@ -91,11 +101,7 @@ class _CheckedPath:
         self._module.eval()
         check_per_record_module(self._module, X, self._loss.n_outputs)
         if not self._tested and self._wanted not in ("auto", "functional"):
-            raise InvalidParameterError(
-                f"grad_path={self._wanted!r} hands the loss a whole batch, and this loss could "
-                "not be tested on made-up targets (0.0 or 1.0, class positions, or rows of "
-                "them). Use 'functional', which computes each record's loss alone."
-            )
+            raise InvalidParameterError(_untested(self._wanted))
         if self._wanted in ("auto", "ghost"):
             self._path = self._bookkeeping(X)
         else:

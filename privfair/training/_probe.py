@@ -6,9 +6,11 @@ All tests run on made-up records of the data's shape and dtype; none reads a rec
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -228,8 +230,8 @@ def check_per_record_module(module: nn.Module, shape: int | Tensor, n_outputs: i
     Raises
     ------
     AccountingAssumptionError
-        If the module mixes records, changes its buffers in a forward pass, draws at random, or
-        returns the wrong shape.
+        If the module mixes records, changes its buffers in a forward pass, keeps what it is
+        given, draws at random, or returns the wrong shape.
     """
     refuse_batch_norm(module)
     trainable = [p for p in module.parameters() if p.requires_grad]
@@ -260,6 +262,7 @@ def _compare_rows(probe: nn.Module, like: Tensor, n_outputs: int) -> None:
                 "records would be released without noise. Remove it, or freeze it."
             )
         size = out.abs().max().clamp(min=1.0)
+        kept = _kept_tensors(probe)
         if not (probe(base) - out).abs().max() / size <= _TOLERANCE:
             raise AccountingAssumptionError(
                 "module gives different outputs for the same records: it draws at random in "
@@ -267,12 +270,53 @@ def _compare_rows(probe: nn.Module, like: Tensor, n_outputs: int) -> None:
                 "be checked. Remove the randomness."
             )
         change = (probe(other)[1:] - out[1:]).abs().max() / size
+        if not _same_tensors(kept, _kept_tensors(probe)):
+            raise AccountingAssumptionError(
+                "module keeps what it is given in an attribute (its last inputs, attention "
+                "weights?). Private records would be in what is released. Return such values, or "
+                "do not keep them."
+            )
+        for part in (torch.arange(2, 5), torch.arange(_N).flip(0)):
+            alone = (probe(base[part]) - out[part]).abs().max() / size
+            if not alone <= _TOLERANCE:
+                raise AccountingAssumptionError(
+                    "module mixes records: the output for a record depends on how many records "
+                    "are in the batch, or on its place among them. Use layers that treat each "
+                    "record alone."
+                )
     if not change <= _TOLERANCE:
         raise AccountingAssumptionError(
             "module mixes records: changing one row of a batch changed the output of another. "
             "Clipping one record's gradient then does not bound its influence, and no epsilon "
             "would be valid. Use layers that treat each record alone."
         )
+
+
+def _kept_tensors(module: nn.Module) -> list[Tensor]:
+    """Return copies of all tensors and floats in attributes that are no parameters or buffers."""
+    found: list[Tensor] = []
+
+    def collect(value: object) -> None:
+        if isinstance(value, Tensor | np.ndarray | float):
+            found.append(torch.as_tensor(value).detach().clone())
+        elif isinstance(value, dict):
+            collect(list(value.values()))
+        elif isinstance(value, list | tuple | set | deque):
+            for item in value:
+                collect(item)
+
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                collect(value)
+    return found
+
+
+def _same_tensors(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=0.0, equal_nan=True)
+        for x, y in zip(a, b, strict=True)
+    )
 
 
 def _altered(base: Tensor) -> Tensor:
@@ -299,7 +343,8 @@ def check_record_loss(loss: RecordLoss) -> bool:
     Raises
     ------
     AccountingAssumptionError
-        If one record's output changes the loss, or the derivative, of another.
+        If a record's term, or its derivative, depends on another record, on the number of
+        records or on its place among them.
     """
     if type(loss) in (LogisticLoss, SoftmaxLoss, SquaredLoss, ProbeLoss):
         return True
@@ -335,6 +380,17 @@ def _check_terms(loss: RecordLoss, out: Tensor, y: Tensor, terms: Tensor, back: 
             "term of another (a contrastive, ranking or batch-level loss?). Clipping each "
             "record's gradient then does not bound its influence."
         )
+    at = torch.arange(_N)
+    for part in (at[:1], at[2:5], at.flip(0), torch.cat([at, at[:1]])):
+        fewer = loss.per_record(out[part], y[part]) - terms[part]
+        slopes = loss.backprop(out[part], y[part]) - back[part]
+        if not max(float(fewer.abs().max()), float(slopes.abs().max())) <= _TOLERANCE:
+            raise AccountingAssumptionError(
+                "the loss of a record depends on how many records are in the batch, or on its "
+                "place among them (a mean over the batch?). Leaving out one record would then "
+                "change the gradients of all others. Return each record's own term; the engine "
+                "divides by a public constant."
+            )
     variable = out.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(loss.per_record(variable, y).sum(), variable)
     if not torch.allclose(slope, back, rtol=1e-3, atol=1e-4):

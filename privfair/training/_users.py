@@ -18,6 +18,7 @@ from privfair.training._closed_form import ScoreWeights, StepSums, linear_stack
 from privfair.training._functional import FunctionalPath
 from privfair.training._groups import clipped_total, groups_of
 from privfair.training._losses import RecordLoss
+from privfair.training._probe import check_per_record_module, check_record_loss
 
 __all__ = ["UserPath", "UserRecords", "encode_users"]
 
@@ -133,12 +134,16 @@ class UserPath:
         self._records = records
         self._loss = loss
         self._sizes = [p.numel() for p in module.parameters() if p.requires_grad]
-        self._stack = linear_stack(module)
+        # A loss that could not be tested must not see the records of several users together.
+        self._stack = linear_stack(module) if check_record_loss(loss) else None
+        self._module = module
         self._any = FunctionalPath(module, loss) if self._stack is None else None
         self._users = max(1, _BYTES // (8 * max(1, sum(self._sizes))))
 
     def prepare(self, X: Tensor) -> None:
-        """Do nothing: this path has its own records."""
+        """Put the module to the test; this path has its own records."""
+        if self._stack is None:
+            check_per_record_module(self._module, self._records.X, self._loss.n_outputs)
 
     def sums(
         self,

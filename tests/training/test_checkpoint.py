@@ -201,6 +201,50 @@ def test_a_copied_folder_is_charged_all_that_is_still_to_do(batch, tmp_path):
     assert counts(ledger) == [30, 10, 20]
 
 
+@pytest.mark.parametrize("moved", ["another ledger", "copied"])
+def test_what_was_charged_elsewhere_pays_for_no_later_interruption(moved, batch, tmp_path):
+    """After a change of ledger, or of folder, every step that is done there is charged there."""
+    first, folder = Ledger(), tmp_path / "run"
+    interrupted(folder, first, batch, 17)
+    second = first
+    if moved == "copied":
+        shutil.copytree(folder, tmp_path / "copy")
+        folder = tmp_path / "copy"
+    else:
+        second = Ledger()
+    before = sum(counts(second))
+    announced_before = 20 if moved == "another ledger" else 0
+    interrupted(folder, second, batch, 9)  # from 10 to 19: announced up to 20
+    finished(folder, second, batch)
+    assert sum(counts(second)) - before == announced_before + 10 + 20
+
+
+@pytest.mark.parametrize("room", [0, 7])
+def test_an_announcement_that_does_not_fit_the_disk_stops_the_run(
+    room, batch, tmp_path, monkeypatch
+):
+    """A full disk takes a part of a line without an error; only the next write fails."""
+    ledger, real, left = Ledger(), os.write, []
+
+    def full(handle, data):
+        if b"begin" in bytes(data[:20]) and not left:
+            left.append(room)
+        if left:
+            taken, left[0] = left[0], 0
+            if not taken:
+                raise OSError(28, "No space left on device")
+            return real(handle, data[:taken])
+        return real(handle, data)
+
+    monkeypatch.setattr(os, "write", full)
+    checkpoints = Checkpoints(tmp_path / "run", ledger=ledger, every=10, journal_every=5)
+    with pytest.raises(OSError, match="No space"):  # and not Interrupt, at the first step
+        engine(fail_at=0).run(batch[0], batch[1], checkpoints=checkpoints)
+    monkeypatch.undo()
+    finished(tmp_path / "run", ledger, batch)
+    assert counts(ledger) == [30]  # nothing was done before
+
+
 def test_another_plan_cannot_ride_on_the_charge(batch, tmp_path):
     weak = TrainingPlan(50, 10, 30, 1.0, 0.5)
     for fail_at in (0, 12):

@@ -20,6 +20,7 @@ from privfair.training._ghost._uses import Rows, Sequence, prefers_products
 from privfair.training._opacus import OpacusPath
 from privfair.training._paths import choose_path
 from privfair.training._probe import check_per_record_module, check_record_loss
+from privfair.training._users import UserPath
 
 from .helpers import mlp, reference_clipped_sum
 from .zoo import ZOO, build
@@ -477,6 +478,86 @@ def test_losses_that_clipping_cannot_bound_are_refused(loss, match, path):
         choose_path("auto", mlp(6, 3), loss)
 
 
+class BatchSized(LogisticLoss):
+    """A loss whose terms depend on the records around them, in number or in place."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self._factor = factor
+
+    def per_record(self, output, y):
+        return super().per_record(output, y) * self._factor(len(output))
+
+    def backprop(self, output, y):
+        return super().backprop(output, y) * self._factor(len(output))[:, None]
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        lambda n: torch.full((n,), 1.0 / n),
+        lambda n: torch.full((n,), 1.0 - 2 * (n % 2)),
+        lambda n: 1.0 - 2.0 * (torch.arange(n) % 2),
+    ],
+    ids=["mean over the batch", "sign by its size", "sign by place"],
+)
+def test_losses_that_depend_on_the_size_of_the_batch_are_refused(factor):
+    """One record that comes or goes would change the gradients of all others."""
+    for path, module in (("auto", mlp(6, 3, 1)), ("functional", nn.Linear(6, 1))):
+        with pytest.raises(AccountingAssumptionError, match="how many records"):
+            choose_path(path, module, BatchSized(factor))
+    with pytest.raises(AccountingAssumptionError, match="how many records"):
+        UserPath(nn.Linear(6, 1), BatchSized(factor), None)
+
+
+class Keeps(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.how, self.seen, self.last = nn.Linear(6, 1), how, [], None
+        self.mask = None
+
+    def forward(self, x):
+        if self.how == "last":
+            self.last = x.detach()
+        elif self.how == "list":
+            self.seen.append(x.detach())
+        elif self.how == "dict":
+            self.last = {"weights": (x.detach().mean(),)}
+        elif self.mask is None:
+            self.mask = torch.ones(6)  # depends on no record
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("path", ["auto", "functional", "opacus"])
+@pytest.mark.parametrize("how", ["last", "list", "dict"])
+def test_modules_that_keep_records_are_refused(how, path):
+    with pytest.raises(AccountingAssumptionError, match="keeps"):
+        choose_path(path, Keeps(how), LogisticLoss()).prepare(torch.randn(5, 6))
+
+
+def test_a_mask_made_at_the_first_pass_is_no_record():
+    chosen = choose_path("auto", Keeps("mask"), LogisticLoss())
+    chosen.prepare(torch.randn(5, 6))
+    assert chosen.name == "ghost"
+
+
+class BySize(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) / len(x)
+
+
+class ByPlace(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * torch.arange(1.0, len(x) + 1)[:, None]
+
+
+@pytest.mark.parametrize("module", [BySize(6, 1), ByPlace(6, 1)])
+@pytest.mark.parametrize("path", ["auto", "functional"])
+def test_modules_that_depend_on_the_size_of_the_batch_are_refused(module, path):
+    with pytest.raises(AccountingAssumptionError, match="how many records"):
+        choose_path(path, module, LogisticLoss()).prepare(torch.randn(5, 6))
+
+
 class OddTargets(SoftmaxLoss):
     """Takes targets that no made-up ones resemble."""
 
@@ -496,6 +577,12 @@ def test_a_loss_that_cannot_be_tested_sees_one_record_at_a_time():
     assert path.name == "functional"
     with pytest.raises(InvalidParameterError, match="could not be tested"):
         choose_path("ghost", module, loss).prepare(X)
+    stack = choose_path("auto", mlp(6, 3), loss)
+    stack.prepare(X)
+    assert stack.name == "functional"
+    with pytest.raises(InvalidParameterError, match="could not be tested"):
+        choose_path("closed_form", mlp(6, 3), loss)
+    assert UserPath(mlp(6, 3), loss, None)._stack is None
 
 
 class AlwaysDropout(nn.Module):
