@@ -55,15 +55,22 @@ class _Event:
 def _of_protocol(
     protocol: FrequencyProtocol, x0: int, x1: int, own: int, n: int, stream: SecretStream
 ) -> _Trials:
-    labels, told = [], []
     size = max(1, min(_PIECE, (1 << 24) // protocol.k))
+    pieces = []
     for start in range(0, n, size):
         values = np.full(min(size, n - start), own, dtype=np.int64)
-        payload = protocol.randomise(values, stream)
-        both = protocol.tells(payload, x0, x1)
-        told.append(both)
-        labels.append(_codes(protocol, payload, both))
-    return _Trials(np.concatenate(labels), np.concatenate(told))
+        pieces.append(_read(protocol, protocol.randomise(values, stream), x0, x1))
+    return _joined(pieces)
+
+
+def _read(protocol: FrequencyProtocol, payload: dict[str, Any], x0: int, x1: int) -> _Trials:
+    both = protocol.tells(payload, x0, x1)
+    return _Trials(_codes(protocol, payload, both), both)
+
+
+def _joined(pieces: list[_Trials]) -> _Trials:
+    told = [piece.told for piece in pieces if piece.told is not None]
+    return _Trials(np.concatenate([piece.labels for piece in pieces]), np.concatenate(told))
 
 
 def _codes(protocol: FrequencyProtocol, payload: dict[str, Any], both: Ints) -> Ints:
@@ -76,25 +83,37 @@ def _codes(protocol: FrequencyProtocol, payload: dict[str, Any], both: Ints) -> 
     return both
 
 
-def _of_callable(randomiser: Callable[..., Any], own: int, n: int) -> NDArray[Any]:
-    pieces = []
+def _of_callable(
+    randomiser: Callable[..., Any], x0: int, x1: int, own: int, n: int
+) -> _Trials | NDArray[Any]:
+    """Return trials where the function makes reports of a protocol, else plain rows."""
+    known, plain = [], []
     for start in range(0, n, _PIECE):
         size = min(_PIECE, n - start)
         found = randomiser(np.full(size, own, dtype=np.int64))
         if isinstance(found, Reports):
-            found = found.payload
-        columns = list(found.values()) if isinstance(found, dict) else [found]
-        arrays = [np.asarray(column) for column in columns]
-        if any(a.ndim == 0 or len(a) != size or a.dtype.kind not in "biuf" for a in arrays):
-            raise DataError(
-                "the randomiser must return one report per value: a numeric array, a dict of "
-                "arrays or Reports, with one entry or row per value."
-            )
-        flat = [a.reshape(size, -1) for a in arrays]
-        if len(flat) > 1 and any(a.dtype.kind == "f" for a in flat):
-            raise DataError("reports of several arrays must be integers.")
-        pieces.append(flat[0] if len(flat) == 1 else np.hstack([a.astype(np.int64) for a in flat]))
-    return np.concatenate(pieces)
+            if len(found) != size or max(x0, x1) >= found.protocol.k:
+                raise DataError("the reports must be one per value, of a domain with x0 and x1.")
+            known.append(_read(found.protocol, found.payload, x0, x1))
+        else:
+            plain.append(_rows(found, size))
+    if known and plain:
+        raise DataError("the randomiser returned Reports and plain arrays in turn.")
+    return _joined(known) if known else np.concatenate(plain)
+
+
+def _rows(found: Any, size: int) -> NDArray[Any]:
+    columns = list(found.values()) if isinstance(found, dict) else [found]
+    arrays = [np.asarray(column) for column in columns]
+    if any(a.ndim == 0 or len(a) != size or a.dtype.kind not in "biuf" for a in arrays):
+        raise DataError(
+            "the randomiser must return one report per value: a numeric array, a dict of arrays "
+            "or Reports, with one entry or row per value."
+        )
+    flat = [a.reshape(size, -1) for a in arrays]
+    if len(flat) > 1 and any(a.dtype.kind == "f" for a in flat):
+        raise DataError("reports of several arrays must be integers.")
+    return flat[0] if len(flat) == 1 else np.hstack([a.astype(np.int64) for a in flat])
 
 
 def _labelled(a: NDArray[Any], b: NDArray[Any]) -> tuple[_Trials, _Trials]:
@@ -282,7 +301,13 @@ def black_box(
         a, b = (_of_protocol(target, x0, x1, x, n, stream) for x in (x0, x1))
         name = repr(target)
     else:
-        a, b = _labelled(*(_of_callable(target, x, n) for x in (x0, x1)))
+        first, second = (_of_callable(target, x0, x1, x, n) for x in (x0, x1))
+        if isinstance(first, _Trials) and isinstance(second, _Trials):
+            a, b = first, second
+        elif isinstance(first, _Trials) or isinstance(second, _Trials):
+            raise DataError("the randomiser returned Reports and plain arrays in turn.")
+        else:
+            a, b = _labelled(first, second)
         name = getattr(target, "__name__", type(target).__name__)
     event, promise = _choose(a.half(False), b.half(False), x0, x1, delta, level)
     p, q = (b, a) if event.swapped else (a, b)

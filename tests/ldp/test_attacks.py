@@ -19,7 +19,23 @@ from privfair.core.exceptions import (
     PrivacyContradictionError,
 )
 from privfair.core.randomness import secret_stream
-from privfair.ldp import BLH, GRR, HR, OLH, OUE, PGR, SS, SUE, audit, randomize
+from privfair.ldp import (
+    BLH,
+    GRR,
+    HR,
+    LGRR,
+    LOLOHA,
+    LOSUE,
+    OLH,
+    OUE,
+    PGR,
+    SS,
+    SUE,
+    LongitudinalPopulation,
+    Reports,
+    audit,
+    randomize,
+)
 from privfair.ldp._attacks import _buckets_in_use
 from privfair.ldp._exact import threshold
 
@@ -122,6 +138,22 @@ def test_functions_of_any_shape() -> None:
     assert 1.8 < found.lower_epsilon <= 2.0
 
 
+@pytest.mark.parametrize(
+    "protocol", [LGRR(5, 2.0, 1.0), LOSUE(5, 2.0, 1.0), LOLOHA(5, 2.0, 1.0)],
+    ids=lambda p: p.name,
+)  # fmt: skip
+def test_memories_are_attacked_with_fresh_devices(protocol) -> None:
+    """First reports of devices without memos cost eps_1; refused without devices."""
+
+    def devices(values: np.ndarray) -> Reports:
+        return LongitudinalPopulation(protocol, len(values)).privatize(values)
+
+    found = audit.black_box(devices, 1, 3, epsilon=1.0, n_trials=60_000, alpha=0.01)
+    assert 0.75 < found.lower_epsilon <= 1.0
+    with pytest.raises(InvalidParameterError, match="memos"):
+        audit.black_box(protocol)
+
+
 def test_a_delta_is_taken_off() -> None:
     """A randomiser that tells the truth with probability 0.05 and nothing otherwise."""
     rng = np.random.default_rng(7)
@@ -134,12 +166,15 @@ def test_a_delta_is_taken_off() -> None:
     assert audit.black_box(leaky, epsilon=1.0, delta=0.03, n_trials=20_000).violated
 
 
-def test_the_bound_is_the_one_stated() -> None:
-    result = audit.black_box(GRR(3, 1.0), n_trials=5000, alpha=0.1, noise_random_state=8)
+@pytest.mark.parametrize("delta", [0.0, 0.1])
+def test_the_bound_is_the_one_stated(delta: float) -> None:
+    result = audit.black_box(
+        GRR(3, 1.0), n_trials=5000, alpha=0.1, delta=delta, noise_random_state=8
+    )
     c = result.counts
     low = stats.beta.ppf(0.05, c["tp"], c["n_in"] - c["tp"] + 1)
     high = stats.beta.ppf(0.95, c["fp"] + 1, c["n_out"] - c["fp"])
-    assert result.lower_epsilon == pytest.approx(math.log(low / high), rel=1e-9)
+    assert result.lower_epsilon == pytest.approx(math.log((low - delta) / high), rel=1e-9)
     assert c["n_in"] == c["n_out"] == 2500 and result.confidence == pytest.approx(0.9)
     assert result.to_dict()["attack"] == "local_audit"
 
