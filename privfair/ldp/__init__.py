@@ -9,9 +9,11 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "_aggregator": ["Aggregator"],
+        "_binned": ["binned_mean"],
         "_chains": ["LGRR", "LOLOHA"],
         "_choose": ["Selection", "choose"],
         "_client": ["Client", "randomize"],
+        "_collection": ["Collection", "CollectionColumn"],
         "_dbitflip": ["DBitFlipPM"],
         "_direct": ["GRR", "SS"],
         "_estimate": ["FrequencyEstimate"],
