@@ -33,7 +33,9 @@ def versions() -> dict[str, str]:
     found = {}
     for name in NAMES:
         if importlib.util.find_spec(name.replace("-", "_")) is None:
-            print(f"{name} is not installed: its numbers are skipped (see benchmarks/_ldp_peers.py)")
+            print(
+                f"{name} is not installed: its numbers are skipped (see benchmarks/_ldp_peers.py)"
+            )
             continue
         found[name] = importlib.metadata.version(name)
     return found
@@ -54,7 +56,7 @@ def multi_freq() -> dict[str, Estimate]:
 
     @njit
     def seed(s: int) -> None:
-        np.random.seed(s)
+        np.random.seed(s)  # noqa: NPY002 - theirs draws from it
 
     @njit
     def grr(values, k, epsilon):  # type: ignore[no-untyped-def]
@@ -78,7 +80,7 @@ def multi_freq() -> dict[str, Estimate]:
                 counts[u] += 1
         return counts
 
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - theirs draws from it
     seed(0)
 
     def of(counts: np.ndarray, n: int, p: float, q: float) -> dict[str, np.ndarray]:

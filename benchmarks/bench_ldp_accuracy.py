@@ -1,7 +1,8 @@
 """Local differential privacy: errors against the closed forms, the intervals, and two peers.
 
-Part 1. Squared errors over the closed form of the variance, averaged over values and runs, and how often 95 % intervals hold
-the true frequency, for every pure protocol and epsilon; frequencies from 0 to nearly 1.
+Part 1. Squared errors over the closed form of the variance, averaged over values and runs, and how
+often 95 % intervals hold the true frequency, for every pure protocol and epsilon; frequencies from
+0 to nearly 1.
 
 Part 2. The same protocol and the same post-processing, ours against theirs, on four attributes of
 Adult: ratio of mean squared errors with its standard error. A slow client gets fewer users, and
@@ -187,7 +188,8 @@ def cells_of(
             as_returned = theirs.get("norm_mul", theirs.get("raw"))
             assert as_returned is not None
             cells[cell] = {
-                "ours": float(ours.mean()), "theirs": float(errors(as_returned, f).mean())
+                "ours": float(ours.mean()),
+                "theirs": float(errors(as_returned, f).mean()),
             }
     return ratios, cells
 

@@ -22,7 +22,18 @@ import numpy as np
 from _ldp_peers import versions
 from _record import record
 
-from privfair.ldp import GRR, HR, OLH, OUE, PGR, SS, Aggregator, FrequencyProtocol, randomize
+from privfair.ldp import (
+    GRR,
+    HR,
+    OLH,
+    OUE,
+    PGR,
+    SS,
+    Aggregator,
+    FrequencyProtocol,
+    Reports,
+    randomize,
+)
 
 K, EPSILON = 1024, 1.0
 QUICK = "--quick" in sys.argv
@@ -42,9 +53,9 @@ def ours(protocol: FrequencyProtocol, values: np.ndarray, repeats: int) -> dict[
     """Return client and server, each on all users, repeated."""
     rounds = []
     for _ in range(repeats):
-        made = []
-        client = timed(lambda: made.append(randomize(protocol, values)))
-        server = timed(lambda: Aggregator(protocol).partial_fit(made[0]).estimate())
+        made: list[Reports] = []
+        client = timed(lambda m=made: m.append(randomize(protocol, values)))
+        server = timed(lambda m=made: Aggregator(protocol).partial_fit(m[0]).estimate())
         rounds.append((client, server))
     out: dict[str, object] = {"n": len(values), "k": protocol.k}
     for at, name in enumerate(("client", "server")):

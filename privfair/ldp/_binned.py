@@ -86,15 +86,16 @@ def binned_mean(
     low, high = np.clip(estimate.ci_low, 0.0, 1.0), np.clip(estimate.ci_high, 0.0, 1.0)
     likely = postprocess(estimate.frequencies_raw, "norm_sub")
     value = float(likely @ ((ends[:-1] + ends[1:]) / 2))
-    common = {"confidence": estimate.confidence, "n": estimate.n, "method": method}
     if low.sum() > 1.0 or high.sum() < 1.0:
-        return Estimate(
-            name, math.nan, math.nan, math.nan, status="not_estimable",
-            reason="no distribution is inside all intervals of the bins", **common,
-        )  # fmt: skip
-    least = _extreme(ends[:-1], low, high)
-    most = -_extreme(-ends[1:], low, high)
-    return Estimate(name, min(max(value, least), most), least, most, **common)
+        value = least = most = math.nan
+        status, reason = "not_estimable", "no distribution is inside all intervals of the bins"
+    else:
+        least, most = _extreme(ends[:-1], low, high), -_extreme(-ends[1:], low, high)
+        value, status, reason = min(max(value, least), most), "ok", ""
+    return Estimate(
+        name, value, least, most, confidence=estimate.confidence, n=estimate.n, status=status,
+        reason=reason, method=method,
+    )  # fmt: skip
 
 
 def _extreme(places: Floats, low: Floats, high: Floats) -> float:

@@ -127,9 +127,7 @@ def make_protocol(name: str, k: int, epsilon: float, **options: Any) -> Frequenc
 
     kinds = {n: getattr(ldp, n) for n in ("GRR", "SUE", "OUE", "BLH", "OLH", "SS", "HR", "PGR")}
     if name not in kinds:
-        raise InvalidParameterError(
-            f"protocol {name!r} is unknown; there are {', '.join(kinds)}."
-        )
+        raise InvalidParameterError(f"protocol {name!r} is unknown; there are {', '.join(kinds)}.")
     allowed = {"OLH": {"g"}, "SS": {"omega"}, "BLH": {"g"}}.get(name, set())
     if set(options) - allowed:
         raise InvalidParameterError(f"{name} has no options {sorted(set(options) - allowed)}.")
@@ -306,7 +304,9 @@ def frames(path: Path, use: Any) -> tuple[Collection, Any]:
             collection = Collection.from_bytes(first.payload)
         except (DataIntegrityError, SchemaVersionError) as error:
             raise type(error)(f"{path}: {error}") from None
-        return collection, use(collection, _checked(pieces, first.payload, len(collection.columns)))
+        return collection, use(
+            collection, _checked(pieces, first.payload, len(collection.columns))
+        )
 
 
 def _checked(pieces: Iterator[Frame | str], own: bytes, width: int) -> Iterator[Frame | str]:

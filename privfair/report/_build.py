@@ -26,6 +26,7 @@ from privfair.report._config import AuditConfig
 from privfair.report._context import AuditContext, Section
 from privfair.report._environment import creation_date, environment
 from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
+from privfair.report._local import check_collection
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
 from privfair.report._private import check_private, read_public_groups, release
 from privfair.report._sections.attacks import read_attacks
@@ -52,6 +53,7 @@ def audit(
     reference: Any = None,
     attacks: Any = None,
     sweep: Any = None,
+    collection: Any = None,
     ledger: Any = None,
     config: AuditConfig | None = None,
     random_state: int = 0,
@@ -79,6 +81,9 @@ def audit(
         The model at several epsilons and without privacy
         (:func:`privfair.report.privacy_sweep`); a section of its own shows whom privacy costs
         what.
+    collection : LocalCollection or None
+        Sums of locally randomised reports (:mod:`privfair.ldp`); a section of its own shows
+        frequencies with intervals and what the randomisers withstand.
     ledger : Ledger or None
         The ledger of the audited rows. A raw report writes a ``NonPrivate`` entry into it before
         the rows are read; a ledger with a cap refuses that. None uses an in-memory ledger.
@@ -136,7 +141,8 @@ def audit(
         )
     sections = _sections(config)
     ctx = _context(
-        estimator_or_predictions, X, y, sensitive_features, reference, (attacks, sweep), ledger,
+        estimator_or_predictions, X, y, sensitive_features, reference,
+        (attacks, sweep, collection), ledger,
         config, random_state,
     )  # fmt: skip
     built = _run(sections, ctx)
@@ -282,7 +288,7 @@ def _context(
     y: Any,
     sensitive_features: Any,
     reference: Any,
-    studies: tuple[Any, Any],
+    studies: tuple[Any, Any, Any],
     ledger: Any,
     config: AuditConfig,
     seed: int,
@@ -307,7 +313,8 @@ def _context(
     if not dataset.positive:
         dataset = replace(dataset, positive=clean_label(positive))
     models, chosen = read_models(subject, reference, X, raw, positive, n, given)
-    attacks, sweep = studies
+    attacks, sweep, collection = studies
+    check_collection(collection)
     attacked = read_attacks(attacks, models, config)
     swept = read_sweep(sweep, X, positive, n, config, dataset.rows)
     voids = _training_rows(models, dataset, config)
@@ -328,6 +335,7 @@ def _context(
         environment=environment(),
         attacks=attacked,
         sweep=swept,
+        collection=collection,
     )
     if config.dp_report is not None:
         ctx.release = release(ctx, voids)

@@ -77,13 +77,14 @@ def to_model_card(result: AuditResult) -> str:
     """
     t = catalogue(result.language)
     md = escape_markdown
+    kind = result.release.get("kind")
     parts = [f"**{md(result.notice)}**"] if result.notice else []
     parts += [
         f"# Model card: {md(result.title)}",
         f"Made by privfair {md(result.environment.get('privfair', ''))}, {md(result.created)}. "
         "This card states measurements, intervals, certified bounds and assumptions; it gives no "
         "verdict.",
-        md(t("banner.dp" if result.release.get("kind") == "dp" else "banner.raw")),
+        md(t(f"banner.{kind}" if kind in {"dp", "local"} else "banner.raw")),
     ]
     for title, body in (
         ("What was audited", _models(result)),

@@ -87,8 +87,8 @@ def catalogue(language: str = "en") -> Catalogue:
 
 def banner_key(result: AuditResult) -> str:
     """Return the key of the words that say what protects whom, as it is in this report."""
-    if result.release.get("kind") == "dp":
-        return "banner.dp"
+    if result.release.get("kind") in {"dp", "local"}:
+        return f"banner.{result.release['kind']}"
     if any(t.id == "embedded-certificate" for s in result.sections for t in s.tables):
         return "banner.raw_embedded"
     if any(m.privacy is not None for m in result.models):

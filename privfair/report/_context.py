@@ -18,6 +18,7 @@ from privfair.report._model import DatasetInfo, SectionResult
 
 if TYPE_CHECKING:
     from privfair.core.frames import Table as FrameTable
+    from privfair.report._local import LocalCollection
     from privfair.report._sweep import SweepDecisions
 
 __all__ = ["AuditContext", "Crossing", "Section"]
@@ -140,6 +141,8 @@ class AuditContext:
         Attacks on privacy that were run.
     sweep : SweepDecisions or None
         What models at several epsilons decide about the audited rows.
+    collection : LocalCollection or None
+        Sums of locally randomised reports.
     released : dict
         Estimates from released tables, by model and attributes; empty for a raw report. When it
         is not, labels, groups and decisions are sealed and raise on use.
@@ -166,6 +169,7 @@ class AuditContext:
     environment: dict[str, Any] = field(default_factory=dict)
     attacks: list[tuple[AuditedModel, Any]] = field(default_factory=list)
     sweep: SweepDecisions | None = None
+    collection: LocalCollection | None = None
     released: dict[tuple[str, tuple[str, ...]], Any] = field(default_factory=dict)
     _crossings: dict[tuple[str, ...], Crossing] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict)

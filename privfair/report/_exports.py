@@ -293,7 +293,8 @@ def _file_name(section: str, table: str, taken: set[str]) -> str:
 
 def _readme(result: AuditResult, files: Iterable[tuple[str, str]]) -> str:
     t = catalogue(result.language)
-    banner = t("banner.dp" if result.release.get("kind") == "dp" else "banner.raw")
+    kind = result.release.get("kind")
+    banner = t(f"banner.{kind}" if kind in {"dp", "local"} else "banner.raw")
     lines = [result.notice] if result.notice else []
     lines += [result.title, f"Data: {result.dataset.name}. Made: {result.created}.", banner]
     caveats = [*result.dataset.caveats, *(c for s in result.sections for c in s.caveats)]

@@ -1,8 +1,7 @@
-"""``audit``: what a randomiser really gives: computed, attacked, and how far it can be poisoned."""
+"""``audit``: what a randomiser really gives: computed, attacked, poisoned."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ __all__ = ["audit"]
     help="Reports drawn for each of two values.",
 )  # fmt: skip
 @click.option(
-    "--confidence", type=FiniteFloat(0, 1, low_open=True, high_open=True), default=0.99,
+    "--confidence", type=FiniteFloat(0, 1, low_open=True, high_open=True), default=0.999999,
     show_default=True, help="Probability with which the lower bound holds.",
 )  # fmt: skip
 @click.option(
@@ -82,6 +81,8 @@ def audit(
         raise click.UsageError("give --protocol, --k and --epsilon, or a FILE of a collection.")
     if source is not None and any(value is not None for value in named):
         raise click.UsageError("a FILE says protocol, k and epsilon itself: leave them out.")
+    from privfair.report._local import attack_view
+
     subjects: list[tuple[str | None, FrequencyProtocol]] = []
     if source is not None:
         subjects = [(c.name, c.protocol) for c in saved_collection(source).columns]
@@ -91,114 +92,16 @@ def audit(
         subjects = [(None, make_protocol(protocol, k, epsilon))]
     found = []
     for name, subject in subjects:
-        entry = examine(subject, trials=trials, confidence=confidence, fraction=fraction)
-        entry = {"column": name, **entry, "shuffled": _shuffled(subject, users, delta)}
-        found.append(entry)
+        view = attack_view(
+            subject, trials=trials, confidence=confidence, fraction=fraction, users=users,
+            delta=delta,
+        )  # fmt: skip
+        found.append({"column": name, **view})
     contradicted = any(entry["contradicted"] for entry in found)
     payload = {"audits": found, "contradicted": contradicted}
     output(payload, "\n".join(line for entry in found for line in _lines(entry)))
     if contradicted:
         finish(int(ExitCode.PRIVACY))
-
-
-def examine(
-    protocol: FrequencyProtocol, *, trials: int, confidence: float, fraction: float
-) -> dict[str, Any]:
-    """Return what is computed and measured about a protocol, as JSON data."""
-    from privfair.ldp import exact_epsilon
-
-    small = _small(protocol)
-    exact = exact_epsilon(small)
-    attacked = _attacked(protocol, trials, confidence)
-    gain = (1.0 - protocol.q_) / (protocol.p_ - protocol.q_)
-    return {
-        "protocol": protocol.name,
-        "k": protocol.k,
-        "declared_epsilon": protocol.epsilon,
-        "exact_epsilon": exact,
-        "exact_k": small.k,
-        "lower_epsilon": attacked,
-        "trials": trials,
-        "confidence": confidence,
-        "attack_success": _success(small),
-        "attack_success_k": small.k,
-        "guess_without_report": 1.0 / small.k,
-        "fake_users": fraction,
-        "poisoning_bound": fraction * gain,
-        "contradicted": exact > protocol.epsilon or attacked > protocol.epsilon,
-    }
-
-
-def _small(protocol: FrequencyProtocol) -> FrequencyProtocol:
-    """Return the protocol on a domain that is small enough to list every report."""
-    from privfair.ldp._collection import make_protocol
-
-    options = {}
-    if getattr(protocol, "g", None) is not None:
-        options["g"] = protocol.g  # type: ignore[attr-defined]
-    return make_protocol(protocol.name, min(protocol.k, 6), protocol.epsilon, **options)
-
-
-def _success(protocol: FrequencyProtocol) -> float:
-    """Return how often the best guess from one report is right, all values equally likely."""
-    total = sum(
-        max(protocol.probability(y, v) for v in range(protocol.k)) for y in protocol.outputs()
-    )
-    # Local hashing lists reports of several seeds, each with probabilities that sum to one.
-    weight = sum(protocol.probability(y, 0) for y in protocol.outputs())
-    return float(total / (weight * protocol.k))
-
-
-def _attacked(protocol: FrequencyProtocol, trials: int, confidence: float) -> float:
-    """Return a lower bound on epsilon from reports of two values, drawn as a client draws."""
-    import numpy as np
-
-    from privfair.auditing import dp_lower_bound
-    from privfair.ldp import randomize
-
-    sides = []
-    for value in (0, 1):
-        found = []
-        for start in range(0, trials, 20_000):
-            size = min(20_000, trials - start)
-            reports = randomize(protocol, np.full(size, value, dtype=np.int64))
-            found.append(_tells(protocol, reports))
-        sides.append(np.concatenate(found))
-    return max(
-        0.0, dp_lower_bound(*sides, epsilon=float(protocol.epsilon), confidence=confidence)
-    )
-
-
-def _tells(protocol: FrequencyProtocol, reports: Any) -> Any:
-    """Return 1 for reports that support the first value alone, -1 the second alone, else 0."""
-    import numpy as np
-
-    rows = max(1, (1 << 25) // protocol.k)  # the matrix of who supports what stays small
-    out = []
-    for start in range(0, len(reports), rows):
-        matrix = protocol.support_matrix(reports[start : start + rows].payload)
-        out.append(matrix[:, 0].astype(float) - matrix[:, 1].astype(float))
-    return np.concatenate(out)
-
-
-def _shuffled(
-    protocol: FrequencyProtocol, users: int | None, delta: float | None
-) -> dict[str, Any] | None:
-    if users is None or delta is None:
-        return None
-    from privfair.accounting import shuffle_amplification
-
-    found: dict[str, Any] = shuffle_amplification(
-        float(protocol.epsilon), users, delta, clone=_clone(protocol)
-    ).to_dict()
-    return found
-
-
-def _clone(protocol: FrequencyProtocol) -> Any:
-    """Return the clone probability that is proven for the protocol."""
-    if protocol.name != "GRR":
-        return "proven"
-    return math.nextafter(2.0 / (math.exp(float(protocol.epsilon)) + 1.0), 0.0)
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
@@ -213,15 +116,15 @@ def _lines(entry: dict[str, Any]) -> list[str]:
         f"{entry['confidence']:g}, {entry['trials']} reports of each of two values)",
         f"  guessing  right in {100 * entry['attack_success']:.2f} % from one report, "
         f"{100 * entry['guess_without_report']:.2f} % without "
-        f"({entry['attack_success_k']} values, equally likely)",
+        f"({entry['exact_k']} values, equally likely)",
         f"  poisoning {100 * entry['fake_users']:g} % fake users move a frequency by at most "
         f"{entry['poisoning_bound']:.4g}",
     ]
     if entry["shuffled"] is not None:
         s = entry["shuffled"]
         out.append(
-            f"  shuffled  epsilon {s['epsilon']:.6g} at delta {s['delta']:g} for {s['n']} reports, "
-            "if the shuffler is trusted"
+            f"  shuffled  epsilon {s['epsilon']:.6g} at delta {s['delta']:g} for {s['n']} reports "
+            "of this column, if the shuffler is trusted"
         )
     if entry["contradicted"]:
         out.append("  CONTRADICTED: the randomiser does not give what it declares")

@@ -200,8 +200,7 @@ def read_values(source: str, collection: Collection) -> list[NDArray[np.int64]]:
     if not found:
         raise DataError("the table has a header and no rows.")
     return [
-        _places(column, [row[at] for row in found])
-        for at, column in enumerate(collection.columns)
+        _places(column, [row[at] for row in found]) for at, column in enumerate(collection.columns)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +96,15 @@ def estimate(
 
 def _mean(edges: tuple[float, ...] | None, sums: Aggregator, confidence: float) -> Any:
     """Return the bounds of the mean of a binned column with finite ends, or None."""
-    import math
-
     from privfair.ldp import binned_mean
 
-    if edges is None or not all(map(math.isfinite, edges)) or not sums.n_reports_:
+    if edges is None or not _bounded(edges) or not sums.n_reports_:
         return None
     return binned_mean(sums.estimate(None, confidence, True), edges)
+
+
+def _bounded(edges: tuple[float, ...] | None) -> bool:
+    return edges is not None and all(map(math.isfinite, edges))
 
 
 def _payload(
@@ -111,7 +114,8 @@ def _payload(
     for column, one, mean in zip(collection.columns, found, means, strict=True):
         entry: dict[str, Any] = {
             "column": column.name, "protocol": column.protocol.name, "k": column.protocol.k,
-            "epsilon": column.protocol.epsilon, "status": "ok" if one is not None else "no_reports",
+            "epsilon": column.protocol.epsilon,
+            "status": "ok" if one is not None else "no_reports",
         }  # fmt: skip
         if one is not None:
             entry |= one.to_dict()
@@ -169,7 +173,10 @@ def _draw(
             table.add_column(name, justify="right")
         order = np.argsort(-one.frequencies, kind="stable")
         for at in order[:top]:
-            cells = [f"{one.frequencies[at]:.4f}", f"{one.ci_low[at]:.4f} to {one.ci_high[at]:.4f}"]
+            cells = [
+                f"{one.frequencies[at]:.4f}",
+                f"{one.ci_low[at]:.4f} to {one.ci_high[at]:.4f}",
+            ]
             if one.postprocess is not None:
                 cells.insert(1, f"{one.frequencies_raw[at]:.4f}")
             table.add_row(clean(column.values[at]), *cells)
@@ -197,10 +204,16 @@ def _page(
     simultaneous: bool,
     postprocess: str | None,
 ) -> str:
-    from privfair.report import ldp_report
+    from privfair.report import LocalCollection, ldp_report
 
-    result = ldp_report(
-        collection, sums, confidence=confidence, simultaneous=simultaneous,
+    edges = {c.name: c.edges for c in collection.columns if _bounded(c.edges)}
+    study = LocalCollection(
+        {c.name: s for c, s in zip(collection.columns, sums, strict=True)},
+        strategy=collection.strategy,
+        edges={name: e for name, e in edges.items() if e is not None},
+        confidence=confidence,
+        simultaneous=simultaneous,
         postprocess=postprocess,
-    )  # fmt: skip
-    return result.to_html()
+    )
+    html: str = ldp_report(study).to_html()
+    return html

@@ -116,9 +116,7 @@ def _charged(
         return _reports(collection, values, batch)
 
 
-def _reports(
-    collection: Collection, values: list[NDArray[np.int64]], batch: int
-) -> list[Frame]:
+def _reports(collection: Collection, values: list[NDArray[np.int64]], batch: int) -> list[Frame]:
     """Draw all reports, then cut them into batches."""
     import numpy as np
 

@@ -7,6 +7,7 @@ from privfair.report._sections import (
     data,
     groups,
     intersections,
+    ldp,
     methods,
     performance,
     privacy,
@@ -33,6 +34,7 @@ STANDARD = (
         "privacy_fairness", "section.privacy_fairness", privacy_fairness.build,
         requires=("groups",), order=1400, when=privacy_fairness.given,
     ),
+    Section("ldp", "section.ldp", ldp.build, order=1500, when=ldp.given),
     Section("methods", "section.methods", methods.build, order=1600, last=True),
 )  # fmt: skip
 for _section in STANDARD:
