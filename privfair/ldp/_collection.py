@@ -28,7 +28,8 @@ __all__ = ["BATCH", "STATE", "Collection", "CollectionColumn", "Frame", "append_
 FORMAT = 1
 MAGIC = b"PFCF"
 DESCRIPTION, BATCH, STATE = 0, 1, 2
-_HEAD = struct.Struct("<4sBBHQI")  # magic, kind, padding, column, length, CRC-32 of the payload
+_HEAD = struct.Struct("<4sBBHQ")  # magic, kind, padding, column, length
+_CRC = struct.Struct("<I")  # of head and payload
 _LONGEST_DESCRIPTION = 1 << 28
 STRATEGIES = ("smp", "spl")
 _KEYS = {"name", "protocol", "epsilon", "options", "values", "edges"}
@@ -227,8 +228,8 @@ class Frame:
 
 
 def _framed(kind: int, column: int, payload: bytes) -> bytes:
-    head = _HEAD.pack(MAGIC, kind, 0, column, len(payload), zlib.crc32(payload))
-    return head + payload
+    body = _HEAD.pack(MAGIC, kind, 0, column, len(payload)) + payload
+    return body + _CRC.pack(zlib.crc32(body))
 
 
 def append_frames(
@@ -339,16 +340,17 @@ def _pieces(data: mmap.mmap) -> Iterator[Frame | str]:
 def _frame_at(data: mmap.mmap, at: int, end: int) -> tuple[Frame | None, int]:
     if at + _HEAD.size > end:
         return None, at
-    magic, kind, padding, column, length, crc = _HEAD.unpack_from(data, at)
+    magic, kind, padding, column, length = _HEAD.unpack_from(data, at)
     start = at + _HEAD.size
-    if magic != MAGIC or padding or length > end - start:
+    if magic != MAGIC or padding or length > end - start - _CRC.size:
         return None, at
     if kind == DESCRIPTION and length > _LONGEST_DESCRIPTION:
         return None, at
-    payload = data[start : start + length]
-    if zlib.crc32(payload) != crc:
+    payload, stop = data[start : start + length], start + length
+    (crc,) = _CRC.unpack_from(data, stop)
+    if zlib.crc32(payload, zlib.crc32(data[at:start])) != crc:
         return None, at
-    return Frame(kind, column, payload), start + length
+    return Frame(kind, column, payload), stop + _CRC.size
 
 
 def _promised(data: mmap.mmap, at: int) -> str:

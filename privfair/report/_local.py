@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.report._clean import clean_label, clean_text
@@ -158,18 +156,17 @@ def attack_view(
     one report is right; how far fake users move a frequency; and the central epsilon behind a
     trusted shuffler. Reads no report of a user.
     """
-    from privfair.ldp import exact_epsilon
+    from privfair.ldp import shuffle_epsilon
+    from privfair.ldp.audit import attack_success, black_box, exact_epsilon, max_manipulation
 
     small = _small(protocol)
     exact = exact_epsilon(small)
-    lower = _attacked(protocol, trials, confidence) if trials else None
-    shuffled = None
+    lower = event = shuffled = None
+    if trials:
+        attack = black_box(protocol, n_trials=trials, alpha=1.0 - confidence)
+        lower, event = attack.lower_epsilon, attack.details["event"]
     if users and delta is not None:
-        from privfair.accounting import shuffle_amplification
-
-        shuffled = shuffle_amplification(
-            float(protocol.epsilon), users, delta, clone=_clone(protocol)
-        ).to_dict()
+        shuffled = shuffle_epsilon(protocol, users, delta).to_dict()
     return {
         "protocol": protocol.name,
         "k": protocol.k,
@@ -177,12 +174,13 @@ def attack_view(
         "exact_epsilon": exact,
         "exact_k": small.k,
         "lower_epsilon": lower,
+        "event": event,
         "trials": trials,
         "confidence": confidence,
-        "attack_success": _success(small),
-        "guess_without_report": 1.0 / small.k,
+        "attack_success": attack_success(protocol),
+        "guess_without_report": 1.0 / protocol.k,
         "fake_users": fraction,
-        "poisoning_bound": fraction * (1.0 - protocol.q_) / (protocol.p_ - protocol.q_),
+        "poisoning_bound": float(max_manipulation(protocol, fraction)),
         "shuffled": shuffled,
         "contradicted": exact > protocol.epsilon
         or (lower is not None and lower > protocol.epsilon),
@@ -197,51 +195,6 @@ def _small(protocol: FrequencyProtocol) -> FrequencyProtocol:
     if getattr(protocol, "g", None) is not None:
         options["g"] = protocol.g  # type: ignore[attr-defined]
     return make_protocol(protocol.name, min(protocol.k, _SMALL), protocol.epsilon, **options)
-
-
-def _success(protocol: FrequencyProtocol) -> float:
-    """Return how often the best guess from one report is right, all values equally likely."""
-    outputs = list(protocol.outputs())
-    best = sum(max(protocol.probability(y, v) for v in range(protocol.k)) for y in outputs)
-    # Local hashing lists reports of several seeds, each with probabilities that sum to one.
-    weight = sum(protocol.probability(y, 0) for y in outputs)
-    return float(best / (weight * protocol.k))
-
-
-def _attacked(protocol: FrequencyProtocol, trials: int, confidence: float) -> float:
-    from privfair.auditing import dp_lower_bound
-    from privfair.ldp import randomize
-
-    sides = []
-    for value in (0, 1):
-        found = []
-        for start in range(0, trials, 20_000):
-            size = min(20_000, trials - start)
-            reports = randomize(protocol, np.full(size, value, dtype=np.int64))
-            found.append(_tells(protocol, reports))
-        sides.append(np.concatenate(found))
-    bound: float = dp_lower_bound(*sides, epsilon=float(protocol.epsilon), confidence=confidence)
-    return max(0.0, bound)
-
-
-def _tells(protocol: FrequencyProtocol, reports: Any) -> Any:
-    """Return 1 for reports that support the first value alone, -1 the second alone, else 0.
-
-    These are the events with the largest likelihood ratio of all pure protocols.
-    """
-    rows = max(1, (1 << 25) // protocol.k)  # the matrix of who supports what stays small
-    out = []
-    for start in range(0, len(reports), rows):
-        matrix = protocol.support_matrix(reports[start : start + rows].payload)
-        out.append(matrix[:, 0].astype(float) - matrix[:, 1].astype(float))
-    return np.concatenate(out)
-
-
-def _clone(protocol: FrequencyProtocol) -> Any:
-    """Return the clone probability that is proven for the protocol."""
-    if protocol.name != "GRR":
-        return "proven"
-    return math.nextafter(2.0 / (math.exp(float(protocol.epsilon)) + 1.0), 0.0)
 
 
 def ldp_report(
@@ -285,6 +238,7 @@ def ldp_report(
     'a'
     """
     from privfair.accounting import guarantee
+    from privfair.accounting.events import LocalDP
     from privfair.report._catalogue import catalogue
     from privfair.report._clean import unique_labels
     from privfair.report._environment import creation_date, environment
@@ -300,7 +254,7 @@ def ldp_report(
     labels = unique_labels([c.name for c in columns])
     models = tuple(
         ModelInfo(
-            f"m{at + 1}", f"{c.protocol.name} ({labels[c.name]})", "local randomiser",
+            f"m{at + 1}", f"{c.protocol.name} ({labels[c.name]})", "randomiser",
             type(c.protocol).__name__,
             {"k": str(c.protocol.k), "epsilon": f"{c.protocol.epsilon:g}"},
             privacy=guarantee(c.protocol.event(), delta=0.0).to_dict(),
@@ -318,7 +272,15 @@ def ldp_report(
         sections=(section(columns, collection, text),),
         notice=notice,
         counts={"n_rows": collection.n_reports, "n_positive": None, "groups": {}},
-        release={"kind": "local"},
+        release={
+            "kind": "local",
+            "dataset_id": "local reports",
+            "ledger": None,
+            "entry": None,
+            "privacy": guarantee(LocalDP(collection.epsilon), delta=0.0).to_dict(),
+            "min_cell": None,
+            "voids": [],
+        },
         config={"confidence": collection.confidence},
         environment=environment(),
     )

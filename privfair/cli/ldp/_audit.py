@@ -44,8 +44,8 @@ __all__ = ["audit"]
     show_default=True, help="Probability with which the lower bound holds.",
 )  # fmt: skip
 @click.option(
-    "--fraction", type=FiniteFloat(0, 1, high_open=True), default=0.01, show_default=True,
-    help="Share of fake users in the poisoning bound.",
+    "--fraction", type=FiniteFloat(0, 1, low_open=True, high_open=True), default=0.01,
+    show_default=True, help="Share of fake users in the poisoning bound.",
 )  # fmt: skip
 @click.option(
     "--shuffle", "users", type=WholeNumber(1), default=None,
@@ -116,7 +116,7 @@ def _lines(entry: dict[str, Any]) -> list[str]:
         f"{entry['confidence']:g}, {entry['trials']} reports of each of two values)",
         f"  guessing  right in {100 * entry['attack_success']:.2f} % from one report, "
         f"{100 * entry['guess_without_report']:.2f} % without "
-        f"({entry['exact_k']} values, equally likely)",
+        "(values equally likely)",
         f"  poisoning {100 * entry['fake_users']:g} % fake users move a frequency by at most "
         f"{entry['poisoning_bound']:.4g}",
     ]

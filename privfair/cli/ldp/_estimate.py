@@ -174,11 +174,11 @@ def _draw(
         order = np.argsort(-one.frequencies, kind="stable")
         for at in order[:top]:
             cells = [
-                f"{one.frequencies[at]:.4f}",
-                f"{one.ci_low[at]:.4f} to {one.ci_high[at]:.4f}",
+                f"{one.frequencies[at]:z.4f}",
+                f"{one.ci_low[at]:z.4f} to {one.ci_high[at]:z.4f}",
             ]
             if one.postprocess is not None:
-                cells.insert(1, f"{one.frequencies_raw[at]:.4f}")
+                cells.insert(1, f"{one.frequencies_raw[at]:z.4f}")
             table.add_row(clean(column.values[at]), *cells)
         console.print(table)
         if len(order) > top:

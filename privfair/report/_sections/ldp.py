@@ -75,8 +75,8 @@ def section(
             "estimation, USENIX Security.",
             "Arcolezi, Gambs 2024, Revealing the true cost of locally differentially private "
             "protocols: an auditing perspective, arXiv 2309.01597.",
-            "Cao, Jia, Gong 2021, Data poisoning attacks to local differential privacy protocols, "
-            "arXiv 1911.02046.",
+            "Cheu, Smith, Ullman 2021, Manipulation attacks in local differential privacy, "
+            "arXiv 1909.09630.",
             "Clopper, Pearson 1934, The use of confidence or fiducial limits.",
         ),
         blocks=tuple(blocks),
@@ -240,8 +240,8 @@ def _attacks(columns: list[LocalColumn]) -> Table:
         ),
         tuple(rows),
         notes=(
-            f"Fake users: {', '.join(sorted(shares))} of all. Computed and guessed: for "
-            "domains of at most six values with the same randomiser, all values equally likely.",
+            f"Fake users: {', '.join(sorted(shares))} of all. Computed: for domains of at most "
+            "six values with the same randomiser. Guessed: all values equally likely.",
         ),
     )
 
