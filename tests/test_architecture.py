@@ -78,6 +78,9 @@ SHARED_PRIVATE = {
 FRONTS = {
     "privfair/cli/data.py": "datasets",
     "privfair/cli/ledger.py": "accounting",
+    **{
+        path.relative_to(ROOT).as_posix(): "ldp" for path in (PACKAGE / "cli" / "ldp").glob("*.py")
+    },
 }
 
 

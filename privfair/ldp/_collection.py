@@ -8,7 +8,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,13 @@ from privfair.core.exceptions import (
     OutputTargetError,
     SchemaVersionError,
 )
-from privfair.ldp._protocol import FrequencyProtocol
+from privfair.core.randomness import secret_stream
+from privfair.ldp._exact import below
+from privfair.ldp._protocol import FrequencyProtocol, Ints, check_values
+from privfair.ldp._reports import Reports
 
-__all__ = ["BATCH", "STATE", "Collection", "CollectionColumn", "Frame", "append_frames", "frames"]
+__all__ = ["BATCH", "STATE", "Collection", "CollectionColumn", "Frame", "append_frames", "frames",
+           "make_protocol", "randomised_frames"]  # fmt: skip
 
 FORMAT = 1
 MAGIC = b"PFCF"
@@ -225,6 +229,31 @@ class Frame:
     kind: int
     column: int
     payload: bytes
+
+
+def randomised_frames(
+    collection: Collection, values: Sequence[Ints], batch_size: int = 1000
+) -> list[Frame]:
+    """Return fresh reports of users, in batches.
+
+    ``values`` holds one array of places in the public list per column, with one entry per user.
+    Under ``"smp"`` who reports on which column is drawn without looking at the values.
+    """
+    checked = [
+        check_values(own, column.protocol.k)
+        for own, column in zip(values, collection.columns, strict=True)
+    ]
+    width, chosen = len(checked), None
+    stream = secret_stream(None)
+    if collection.strategy == "smp" and width > 1:
+        chosen = below(width, len(checked[0]), stream)
+    made = []
+    for at, column in enumerate(collection.columns):
+        own = checked[at] if chosen is None else checked[at][chosen == at]
+        for start in range(0, len(own), batch_size):
+            payload = column.protocol.randomise(own[start : start + batch_size], stream)
+            made.append(Frame(BATCH, at, Reports(column.protocol, payload).to_bytes()))
+    return made
 
 
 def _framed(kind: int, column: int, payload: bytes) -> bytes:

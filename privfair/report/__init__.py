@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = attach(
         "_exports": ["to_csv_zip", "to_pdf", "to_sarif"],
         "_html": ["to_html"],
         "_inputs": ["positive_class"],
-        "_local": ["LocalCollection", "ldp_report"],
+        "_local": ["LocalCollection", "attack_view", "ldp_report"],
         "_json": ["from_json", "json_schema", "to_json"],
         "_model": [
             "AuditResult",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from privfair.core import _validation as check
@@ -149,12 +149,44 @@ def attack_view(
     users: int | None = None,
     delta: float | None = None,
 ) -> dict[str, Any]:
-    """Return what is computed and measured about a randomiser, as JSON data.
+    """Return what is computed and measured about a local randomiser, as JSON data.
 
-    Epsilon by listing all reports of a domain of at most six values; a lower bound from reports
-    of two values, drawn as a client draws them (0 trials: none); how often the best guess from
-    one report is right; how far fake users move a frequency; and the central epsilon behind a
-    trusted shuffler. Reads no report of a user.
+    Parameters
+    ----------
+    protocol : FrequencyProtocol
+    trials : int, default=20000
+        Reports that the attack draws for each of two values, as a client draws them; 0 for none.
+    confidence : float, default=1 - 1e-6
+        Probability with which the lower bound holds.
+    fraction : float, default=0.01
+        Share of fake users in the poisoning bound.
+    users : int or None
+        Reports that pass a trusted shuffler; None for no shuffler.
+    delta : float or None
+        Of the shuffled reports.
+
+    Returns
+    -------
+    dict
+        Epsilon by listing all reports of a domain of at most six values, a lower bound from the
+        attack, how often the best guess from one report is right, how far fake users raise a
+        frequency, the central epsilon behind the shuffler, and whether anything contradicts the
+        declared epsilon.
+
+    Notes
+    -----
+    Privacy: reads no report of a user. O(trials k).
+
+    References
+    ----------
+    Arcolezi, Gambs 2024, arXiv 2309.01597. Cheu, Smith, Ullman 2021, arXiv 1909.09630.
+
+    Examples
+    --------
+    >>> from privfair.ldp import GRR
+    >>> view = attack_view(GRR(4, 1.0), trials=0)
+    >>> view["exact_epsilon"] <= 1.0, round(view["attack_success"], 3), view["contradicted"]
+    (True, 0.475, False)
     """
     from privfair.ldp import shuffle_epsilon
     from privfair.ldp.audit import attack_success, black_box, exact_epsilon, max_manipulation
@@ -189,12 +221,9 @@ def attack_view(
 
 def _small(protocol: FrequencyProtocol) -> FrequencyProtocol:
     """Return the protocol on a domain that is small enough to list every report."""
-    from privfair.ldp._collection import make_protocol
-
-    options = {}
-    if getattr(protocol, "g", None) is not None:
-        options["g"] = protocol.g  # type: ignore[attr-defined]
-    return make_protocol(protocol.name, min(protocol.k, _SMALL), protocol.epsilon, **options)
+    # A given size of subsets need not exist there; every size has the same ratio.
+    own = {"omega": None} if hasattr(protocol, "omega") else {}
+    return replace(protocol, k=min(protocol.k, _SMALL), **own)
 
 
 def ldp_report(

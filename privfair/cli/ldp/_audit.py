@@ -81,7 +81,7 @@ def audit(
         raise click.UsageError("give --protocol, --k and --epsilon, or a FILE of a collection.")
     if source is not None and any(value is not None for value in named):
         raise click.UsageError("a FILE says protocol, k and epsilon itself: leave them out.")
-    from privfair.report._local import attack_view
+    from privfair.report import attack_view
 
     subjects: list[tuple[str | None, FrequencyProtocol]] = []
     if source is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +133,9 @@ def _payload(
 
 
 def _table(collection: Collection, found: list[FrequencyEstimate | None]) -> str:
-    from privfair.report._clean import csv_cell
-
-    lines = [",".join(_CSV)]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_CSV)
     for column, one in zip(collection.columns, found, strict=True):
         if one is None:
             continue
@@ -141,9 +143,15 @@ def _table(collection: Collection, found: list[FrequencyEstimate | None]) -> str
             one.frequencies, one.frequencies_raw, one.ci_low, one.ci_high, one.std, strict=True
         )
         for value, row in zip(column.values, numbers, strict=True):
-            cells = [column.name, value, *(float(x) for x in row), one.n]
-            lines.append(",".join(csv_cell(cell) for cell in cells))
-    return "\n".join(lines) + "\n"
+            numbers_of_row = [repr(float(x)) for x in row]
+            writer.writerow([_guarded(column.name), _guarded(value), *numbers_of_row, one.n])
+    return stream.getvalue()
+
+
+def _guarded(value: Any) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    text = str(value)
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 def _draw(

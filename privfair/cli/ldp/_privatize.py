@@ -60,7 +60,7 @@ def privatize(
     come from --schema, --values or --bin, never from the table, and no message quotes a cell.
     """
     from privfair.cli._audit_files import check_target
-    from privfair.ldp._collection import append_frames
+    from privfair.ldp._collection import append_frames, randomised_frames
 
     if planned is not None:
         if given["columns"] or epsilon is not None:
@@ -81,7 +81,7 @@ def privatize(
     values = read_values(source, collection)
     n = len(values[0])
     if ledger_file is None:
-        made = _reports(collection, values, batch_size)
+        made = randomised_frames(collection, values, batch_size)
     else:
         made = _charged(ledger_file, collection, values, batch_size)
     append_frames(target, collection, made)
@@ -109,31 +109,9 @@ def _charged(
 ) -> list[Frame]:
     from privfair.accounting import Ledger
     from privfair.accounting.events import LocalDP
+    from privfair.ldp._collection import randomised_frames
 
     ledger = Ledger.open(path)
     names = ", ".join(column.name for column in collection.columns)
     with ledger.spend(LocalDP(collection.epsilon), purpose=f"local reports of {names}"):
-        return _reports(collection, values, batch)
-
-
-def _reports(collection: Collection, values: list[NDArray[np.int64]], batch: int) -> list[Frame]:
-    """Draw all reports, then cut them into batches."""
-    import numpy as np
-
-    from privfair.core.randomness import secret_stream
-    from privfair.ldp import randomize
-    from privfair.ldp._collection import BATCH, Frame
-    from privfair.ldp._exact import below
-
-    n, width = len(values[0]), len(values)
-    chosen = None
-    if collection.strategy == "smp" and width > 1:
-        # Who reports on which column is drawn without looking at the values.
-        chosen = below(width, n, secret_stream())
-    made = []
-    for at, column in enumerate(collection.columns):
-        own = values[at] if chosen is None else values[at][chosen == at]
-        for start in range(0, len(own), batch):
-            part = randomize(column.protocol, np.ascontiguousarray(own[start : start + batch]))
-            made.append(Frame(BATCH, at, part.to_bytes()))
-    return made
+        return randomised_frames(collection, values, batch)
