@@ -15,7 +15,7 @@ private step, a permuted index of the same size and indexing in the plain one.
 
 Times are of blocks of steps, interleaved over the methods; one block of each method is a round. A
 ratio is the median over rounds of the ratio within a round; the ratio of the minima stands beside
-it. Where the machine has a second core the engine draws a large model's noise there.
+it.
 
     python benchmarks/bench_step_time.py [--quick] [--threads N] [--no-opacus] [--cpu-time]
 """
@@ -97,14 +97,13 @@ def plain_step(kind: str, X: Tensor, y: Tensor) -> Step:
     return step
 
 
-def private_step(
-    kind: str, X: Tensor, y: Tensor, rows: Callable[[], Tensor | None], second_thread: bool = True
-) -> Step:
+def private_step(kind: str, X: Tensor, y: Tensor, rows: Callable[[], Tensor | None]) -> Step:
     """The body of the engine's loop, over ``rows()`` of the table; None stands for all of it."""
     model, loss, batch = network(kind).eval(), SoftmaxLoss(2), len(X) if rows() is None else None
-    path = ClosedFormPath(model, loss)
+    path = ClosedFormPath(model, loss, fixed_places=True)  # the default relation, zero_out
     theta = _flatten(model)
-    noise = StepNoise(SIGMA, CLIP, theta.numel(), N_ROWS, None)
+    extra = path.extra_error(N_ROWS, CLIP)
+    noise = StepNoise(SIGMA, CLIP, theta.numel(), N_ROWS, None, extra_error=extra)
     optimizer = make_optimizer("sgd", LR)
     path.prepare(X)
     divisor = batch or 1024
@@ -113,9 +112,6 @@ def private_step(
         sums = path.sums(X, y, rows(), CLIP, GUARD)
         optimizer.step(theta, (noise.add(sums.total) / divisor).to(theta.dtype))
 
-    if not second_thread:
-        step()  # which makes the noise's queue
-        noise._mechanism._ahead.second_thread = False  # type: ignore[union-attr]
     return step
 
 
@@ -187,10 +183,6 @@ def summary(times: dict[str, list[float]], base: str) -> dict[str, Any]:
 def resident_cell(kind: str, batch: int, repeats: int, opacus: bool) -> dict[str, Any]:
     X, y = table(batch)
     steps = {"plain": plain_step(kind, X, y), "privfair": private_step(kind, X, y, lambda: None)}
-    if kind == "mlp":
-        steps["privfair, noise by the same thread"] = private_step(
-            kind, X, y, lambda: None, second_thread=False
-        )
     if opacus:
         for mode in ("ghost", "ew", "functorch", "hooks"):
             steps[f"opacus {mode}"] = opacus_step(kind, mode, X, y)
@@ -263,7 +255,7 @@ def parts(kind: str, batch: int, repeats: int) -> dict[str, Any]:
 
     X, y = table(batch)
     model, loss = network(kind).eval(), SoftmaxLoss(2)
-    path = ClosedFormPath(model, loss)
+    path = ClosedFormPath(model, loss, fixed_places=True)
     path.prepare(X)
     theta = _flatten(model)
     size = theta.numel()

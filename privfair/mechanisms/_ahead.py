@@ -1,20 +1,16 @@
 """Noise for the releases to come: each under its own key, drawn before it is asked for.
 
 Noise does not depend on what it is added to, so that it can be drawn early. A short vector costs
-mostly overhead, so several releases are drawn in one pass; a long one is drawn by a second thread
-while the caller computes the next sum. Neither changes the noise: release i is what
-:meth:`TableSampler.draw` yields under the i-th key, bit for bit.
+mostly overhead, so several releases are drawn in one pass. It does not change the noise: release
+i is what :meth:`TableSampler.draw` yields under the i-th key, bit for bit.
 
-What is held is at most :data:`_PASS` integers or two releases, in the memory of this process;
-a forked child drops it and draws its own.
+What is held is at most :data:`_PASS` integers, in the memory of this process; a forked child
+drops it and draws its own.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NoiseAhead", "SeveralSources"]
 
-_LONG = 1 << 12  # coordinates from which a second thread draws
-_PASS = 1 << 13  # coordinates drawn in one pass, below that
+_PASS = 1 << 13  # coordinates drawn in one pass
 _MOST = 64  # releases drawn in one pass
 _PATIENCE = 3  # times in a row that the second thread may take longer than none would
 _ALONE = 2  # releases drawn when asked for: a mechanism that is used once or twice draws no more
@@ -78,69 +73,29 @@ class NoiseAhead:
         Coordinates of a release.
     stream : SecretStream
         Gives every release its key.
-
-    Attributes
-    ----------
-    second_thread : bool
-        Whether a second thread draws long releases: where there is a second core, until it turns
-        out to be busy with other things.
     """
 
     def __init__(self, sampler: TableSampler, size: int, stream: SecretStream) -> None:
         self._sampler, self._size, self._stream = sampler, size, stream
-        # What is ready or being drawn. Only popleft takes from it, which hands out nothing twice,
-        # whatever thread calls.
-        self._ready: deque[NDArray[np.int64] | Future[NDArray[np.int64]]] = deque()
+        # Only popleft takes from it, which hands out nothing twice, whatever thread calls.
+        self._ready: deque[NDArray[np.int64]] = deque()
         self._forks = stream.forks
         self._given = 0
         self._most = max(1, min(_MOST, _PASS // size))
-        self._worker: ThreadPoolExecutor | None = None
-        self.second_thread = _cores() > 1
-        self._seconds = 0.0  # what a draw takes without the second thread
-        self._late = 0
 
     def take(self) -> NDArray[np.int64]:
         """Return the noise of the next release."""
-        if self._forks != self._stream.forks:
-            # Forked: what is here is the parent's, and so is its thread.
-            self._ready, self._worker, self._forks = deque(), None, self._stream.forks
+        if self._forks != self._stream.forks:  # forked: what is here is the parent's
+            self._ready, self._forks = deque(), self._stream.forks
         self._given += 1
-        early = self._given > _ALONE
         try:
-            first = self._ready.popleft()
+            return self._ready.popleft()
         except IndexError:
-            if self._size < _LONG:
-                block = self.draw(min(self._most, self._given) if early else 1)
-                first = block[0]
-                self._ready.extend(block[1:])
-            else:
-                began = time.perf_counter()
-                first = self._one()
-                self._seconds = time.perf_counter() - began
-        if isinstance(first, Future):
-            first = self._awaited(first)
-        if early and self._size >= _LONG and self.second_thread:
-            if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, thread_name_prefix="privfair-noise")
-            self._ready.append(self._worker.submit(self._one))
-        return first
-
-    def _awaited(self, drawn: Future[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """Return what the second thread draws; do without that thread where it gets no core.
-
-        Public times alone decide, and the noise is the same either way.
-        """
-        if drawn.cancel():  # not begun: the key that it would have taken is taken here
-            self._late += 1
-            noise = self._one()
-        else:
-            began = time.perf_counter()
-            noise = drawn.result()
-            late = time.perf_counter() - began > self._seconds
-            self._late = self._late + 1 if late else 0
-        if self._late >= _PATIENCE:
-            self.second_thread = False
-        return noise
+            early = self._given > _ALONE
+            block = self.draw(min(self._most, self._given) if early else 1)
+            self._ready.extend(block[1:])
+            first: NDArray[np.int64] = block[0]
+            return first
 
     def draw(self, releases: int) -> NDArray[np.int64]:
         """Return the noise of several releases, one a row, each under a new key."""
@@ -154,13 +109,3 @@ class NoiseAhead:
         owner = np.repeat(np.arange(releases), self._size)
         drawn = self._sampler.draw(len(owner), SeveralSources(sources, owner))
         return drawn.reshape(releases, self._size)
-
-    def _one(self) -> NDArray[np.int64]:
-        noise: NDArray[np.int64] = self.draw(1)[0]
-        return noise
-
-
-def _cores() -> int:
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )

@@ -20,11 +20,14 @@ from privfair.mechanisms._tensors import TensorMechanism
 
 if TYPE_CHECKING:
     from privfair.accounting.events import AccountedEvent
+    from privfair.mechanisms._lattice import TableSampler
 
 __all__ = ["HardenedGaussian", "hardened_distance", "hardened_extra_delta", "summation_error"]
 
 _LOG2_RATIO = 26  # sigma is at least 2**26 grid steps
 _LOG2_WIDENING = 13  # the rounding term is at most 2**-13 of the bound
+_LONG = 1 << 12  # coordinates for which a larger table, with rarer remainders, pays
+_COLUMN_BITS = 16
 _LIMIT = 2.0**51  # of values on the grid: their sum with the noise stays exact in float64
 _UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8}
 
@@ -292,9 +295,13 @@ class HardenedGaussian(TensorMechanism):
     def noise(self) -> NDArray[np.int64]:
         """Return fresh noise in grid steps, drawn under a key of its own."""
         if self._ahead is None:
-            sampler = table_sampler(GaussianLaw(Fraction(self._ratio) ** 2))
-            self._ahead = NoiseAhead(sampler, self.size, self._stream)
+            self._ahead = NoiseAhead(self._sampler(), self.size, self._stream)
         return self._ahead.take()
+
+    def _sampler(self) -> TableSampler:
+        """Return the table; the law is the same for every size of it."""
+        law = GaussianLaw(Fraction(self._ratio) ** 2)
+        return table_sampler(law, _COLUMN_BITS) if self.size >= _LONG else table_sampler(law)
 
     def _check_buffer(self, ndim: int, size: int, dtype: str) -> None:
         if ndim != 1 or size != self.size:

@@ -37,7 +37,7 @@ __all__ = ["GaussianLaw", "LaplaceLaw", "TableSampler", "exp_bounds", "table_sam
 _COLUMN_BITS = 14
 _CUT = 36.0  # energy at the end of the table: exp(-36) = 2e-16 of the mode
 _MARGIN = 2.0**-40  # relative; the float evaluation of rho is good to 2**-44
-_CHUNK = 1 << 14  # draws per pass, so that the working set stays in the cache
+_CHUNK = 1 << 15  # draws per pass, so that the working set stays in the cache
 _REMAINDER = -(1 << 62)
 _TINY = 2.0**-10  # scales below it give every x >= 1 a weight below exp(-512), as they should
 
@@ -273,6 +273,6 @@ class TableSampler:
 
 
 @lru_cache(maxsize=64)
-def table_sampler(law: Law) -> TableSampler:
+def table_sampler(law: Law, column_bits: int = _COLUMN_BITS) -> TableSampler:
     """Return the (cached) sampler of a law."""
-    return TableSampler(law)
+    return TableSampler(law, column_bits)

@@ -605,7 +605,8 @@ def _run_assumptions(plan: TrainingPlan, unit: str) -> tuple[str, ...]:
     whole = () if unit == "record" else ("user_ids name the same user in the same way everywhere",)
     if plan.relation == "zero_out":
         # A null record keeps its place in a batch; a user without records has none.
-        alike = () if unit == "record" else (alone,)
+        bits = "products of the same numbers in the same places have the same bits on this machine"
+        alike = (bits,) if unit == "record" else (alone,)
         return (f"the number of {unit}s is public", *whole, *alike, noise)
     return (
         f"the data hold at most {10 * plan.n_public} {unit}s (ten times n_public)",

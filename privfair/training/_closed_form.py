@@ -19,6 +19,16 @@ from torch import Tensor, nn
 from privfair.training._clipping import CHUNK_ROWS, ClipRule, clip_factors, square_norms
 from privfair.training._groups import groups_of, stack_total
 from privfair.training._losses import RecordLoss
+from privfair.training._single import (
+    BLOCK_ROWS,
+    BOUNDS,
+    LIMIT,
+    MAX_WIDTH,
+    OuterSums,
+    norm_margin,
+    single_error,
+    single_products_round_once,
+)
 
 __all__ = ["ClosedFormPath", "StepSums", "linear_stack"]
 
@@ -104,11 +114,21 @@ class ClosedFormPath:
     float64. Rows go through in blocks, in buffers that are used again for the next block and the
     next step. The rounding of a summand's one product is among the roundings that
     :func:`privfair.training._clipping.block_sum_error` counts.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A stack, see :func:`linear_stack`.
+    loss : RecordLoss
+    fixed_places : bool, default=False
+        Whether neighbouring data sets give batches with the same rows in the same places, all but
+        one (``zero_out``). Products are then float32 in short blocks of rows, and
+        :meth:`extra_error` is to be added to the error of the sum.
     """
 
     name = "closed_form"
 
-    def __init__(self, module: nn.Module, loss: RecordLoss) -> None:
+    def __init__(self, module: nn.Module, loss: RecordLoss, fixed_places: bool = False) -> None:
         stack = linear_stack(module)
         if stack is None:
             raise TypeError("not a stack of linear layers with elementwise activations")
@@ -118,15 +138,46 @@ class ClosedFormPath:
         self._linears = [layer for layer, _ in stack]
         self._loss = loss
         self._sizes = [p.numel() for p in module.parameters()]
-        self._input_norms: Tensor | None = None
+        self._input_norms: Tensor | None = None  # squared
+        self._input_lengths: Tensor | None = None
         widths = [(layer.in_features, layer.out_features) for layer, _ in stack]
         self._buffers = _Buffers(widths)
         width = sum(a + b for a, b in widths)
         self._block_rows = min(max(_BLOCK_VALUES // width, 256), CHUNK_ROWS)
+        self._single: OuterSums | None = None
+        if (
+            fixed_places
+            and all(p.device.type == "cpu" for p in module.parameters())
+            and all(p.dtype == torch.float32 for p in module.parameters())
+            and max(max(pair) for pair in widths) <= MAX_WIDTH
+            and single_products_round_once()
+        ):
+            self._single = OuterSums()
+            self._has_bias = torch.tensor(
+                [[float(layer.bias is not None)] for layer in self._linears]
+            )
+            self._margin = 1.0 + norm_margin(widths)
+            # Two blocks of values: there are no float64 copies. Whole float32 blocks of rows.
+            rows = max(2 * _BLOCK_VALUES // width // BLOCK_ROWS, 2) * BLOCK_ROWS
+            self._block_rows = min(rows, CHUNK_ROWS)
 
     def prepare(self, X: Tensor) -> None:
-        """Compute the squared norms of the inputs, once for all steps."""
+        """Compute the norms of the inputs, once for all steps."""
         self._input_norms = square_norms(X)
+        self._input_lengths = self._input_norms.sqrt().float()
+
+    def extra_error(self, terms: int, bound: float | ClipRule | None) -> float:
+        """Return what is to be added to the error of sums of at most ``terms`` records."""
+        if isinstance(bound, float | int) and self._is_single(bound):
+            return single_error(terms, float(bound))
+        return 0.0
+
+    def _is_single(self, bound: float | ClipRule | None) -> bool:
+        return (
+            self._single is not None
+            and isinstance(bound, float | int)
+            and BOUNDS[0] <= bound <= BOUNDS[1]
+        )
 
     @torch.no_grad()
     def sums(
@@ -151,6 +202,7 @@ class ClosedFormPath:
         output = torch.empty((n, self._loss.n_outputs), dtype=X.dtype, device=device)
         # Any block from n / CHUNK_ROWS to CHUNK_ROWS rows keeps to block_sum_error's roundings.
         size = max(self._block_rows, -(-n // CHUNK_ROWS))
+        single = self._is_single(bound) and torch.get_float32_matmul_precision() == "highest"
         grouped = None
         if groups_of(bound) is not None and isinstance(bound, ClipRule):
             grouped = bound
@@ -172,6 +224,11 @@ class ClosedFormPath:
             if grouped is not None:
                 added, norms[part] = stack_total(self._linears, acts, backs, grouped, guard)
                 total += added
+                continue
+            if single and all(t.dtype == torch.float32 for t in (*acts, *backs)):
+                lengths = self._input_lengths
+                known = None if lengths is None else _at(lengths, rows, part)
+                self._add_single(places, acts, backs, known, bound, guard, norms[part])
                 continue
             block = self._buffers.double(acts, backs)
             known = None if self._input_norms is None else _at(self._input_norms, rows, part)
@@ -205,6 +262,50 @@ class ClosedFormPath:
             backs.append(back)
         return backs[::-1]
 
+    def _add_single(
+        self,
+        places: list[tuple[Tensor, Tensor | None]],
+        acts: list[Tensor],
+        backs: list[Tensor],
+        known: Tensor | None,
+        bound: float | ClipRule | None,
+        guard: float,
+        norms: Tensor,
+    ) -> None:
+        """Add a block's clipped gradients by way of float32; write the norms before clipping."""
+        assert self._single is not None
+        count = len(backs)
+        lengths = self._buffers.lengths(backs[0])
+        for at in range(count):
+            if at or known is None:
+                torch.linalg.vector_norm(acts[at], dim=1, out=lengths[at])
+            else:
+                lengths[0] = known
+            torch.linalg.vector_norm(backs[at], dim=1, out=lengths[count + at])
+        ordinary = bool(lengths.amax() <= LIMIT)  # the largest of numbers with a NaN is NaN
+        apart = None if ordinary else ~(lengths.amax(dim=0) <= LIMIT)
+        lengths.square_()
+        inputs = lengths[:count]
+        inputs += self._has_bias
+        norms.copy_(inputs.mul_(lengths[count:]).sum(dim=0).sqrt_())
+        factors = clip_factors(norms * self._margin, bound, guard)
+        if apart is not None:
+            # Whether a record is one of these depends on that record alone, and so does what it
+            # adds: the others' float32 blocks see a row of zeros.
+            block = [
+                (a[apart].double(), d[apart].double()) for a, d in zip(acts, backs, strict=False)
+            ]
+            found = torch.sqrt(self._square_norms(block, None))
+            norms[apart] = found
+            _add_products(places, block, clip_factors(found, bound, guard))
+            factors = factors.masked_fill(apart, 0.0)
+            acts, backs = (
+                [t.masked_fill(apart[:, None], 0.0) for t in tensors] for tensors in (acts, backs)
+            )
+        factor = factors.float()[:, None]
+        for back, a, (weight, bias) in zip(backs, acts, places, strict=False):
+            self._single.add(weight, bias, back.mul_(factor), a)
+
     def _square_norms(
         self, block: list[tuple[Tensor, Tensor]], input_norms: Tensor | None
     ) -> Tensor:
@@ -232,12 +333,12 @@ class _Buffers:
         """Return a place for each layer's output."""
         n = len(inputs)
         if n > self._rows or self._like != (inputs.dtype, inputs.device):
-            new, f64 = inputs.new_empty, torch.float64
+            new = inputs.new_empty
             self._rows, self._like = n, (inputs.dtype, inputs.device)
             self._outs = [new((n, b)) for _, b in self._widths]
             self._backs = [new((n if at else 0, a)) for at, (a, _) in enumerate(self._widths)]
-            self._inputs64 = [new((n, a), dtype=f64) for a, _ in self._widths]
-            self._backs64 = [new((n, b), dtype=f64) for _, b in self._widths]
+            self._doubles: list[tuple[Tensor, Tensor]] | None = None
+            self._lengths = new((2 * len(self._widths), n), dtype=torch.float32)
         return [out[:n] for out in self._outs]
 
     def backward(self, at: int, back: Tensor) -> Tensor:
@@ -247,10 +348,24 @@ class _Buffers:
     def double(self, acts: list[Tensor], backs: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return float64 copies of each layer's inputs and derivatives."""
         n = len(acts[0])
+        if self._doubles is None:
+            new = acts[0].new_empty
+            self._doubles = [
+                (
+                    new((self._rows, a), dtype=torch.float64),
+                    new((self._rows, b), dtype=torch.float64),
+                )
+                for a, b in self._widths
+            ]
         return [
             (a64[:n].copy_(a), d64[:n].copy_(d))
-            for a64, d64, a, d in zip(self._inputs64, self._backs64, acts, backs, strict=False)
+            for (a64, d64), a, d in zip(self._doubles, acts, backs, strict=False)
         ]
+
+    def lengths(self, like: Tensor) -> Tensor:
+        """Return a place for the norms of each layer's inputs and derivatives, contiguous."""
+        layers, n = 2 * len(self._widths), len(like)
+        return self._lengths.view(-1)[: layers * n].view(layers, n)
 
 
 def _add_products(

@@ -27,7 +27,7 @@ from privfair.training._factorization import CorrelatedNoise
 from privfair.training._losses import RecordLoss
 from privfair.training._noise import StepNoise as _Noise
 from privfair.training._optim import FlatOptimizer
-from privfair.training._paths import choose_path
+from privfair.training._paths import GradientPath, choose_path
 from privfair.training._plan import TrainingPlan
 from privfair.training._progress import Progress
 from privfair.training._sampling import CyclicPoissonSampler, PoissonSampler, make_sampler
@@ -146,7 +146,11 @@ class DPEngine:
         self._parallel = parallel
         self._checked = check.boolean(check_contributions=check_contributions)
         self._progress = progress or Progress(enabled=False)
-        self._path = choose_path(grad_path, module, loss) if path is None else path
+        if path is None:
+            in_place = plan.private and plan.relation == "zero_out"
+            self._path: GradientPath = choose_path(grad_path, module, loss, in_place)
+        else:
+            self._path = path
         # Under add_remove the number of rows is private: the error bound must not depend on it.
         self._terms = plan.n_public if plan.relation == "zero_out" else 10 * plan.n_public
 
@@ -197,10 +201,12 @@ class DPEngine:
         sigma, bound = plan.noise_multiplier, plan.max_grad_norm
         shared = (self._pieces(), self._parallel)
         noise: AnyNoise
-        noise = _Noise(sigma, bound, theta.numel(), self._terms, self._seeds[1], *shared)
+        extra = self._extra_error()
+        size, seed = theta.numel(), self._seeds[1]
+        noise = _Noise(sigma, bound, size, self._terms, seed, *shared, extra_error=extra)
         if plan.correlation is not None and sigma is not None:
             noise = CorrelatedNoise(
-                plan.correlation, sigma, bound, theta.numel(), self._terms, self._seeds[1], *shared
+                plan.correlation, sigma, bound, size, self._terms, seed, *shared, extra
             )
         aside = self._statistic_noise()
         average = make_average(theta, plan.steps, *self._average)
@@ -276,6 +282,11 @@ class DPEngine:
         """Return a public bound on the number of partial sums of a step."""
         ranks = 0 if self._parallel is None else self._parallel.size
         return ranks + (0 if self._physical is None else ranks + -(-self._terms // self._physical))
+
+    def _extra_error(self) -> float:
+        """Return what the path's arithmetic adds to the error of a sum."""
+        found = getattr(self._path, "extra_error", None)
+        return 0.0 if found is None else found(self._terms, self._bound)
 
     def _weigh(
         self, y: Tensor, sensitive: Tensor | None, sample_weight: Tensor | None, rows: Tensor

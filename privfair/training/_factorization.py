@@ -225,7 +225,7 @@ class CorrelatedNoise:
         Standard deviation of z in units of ``norm * bound``.
     bound : float
         L2 bound on one record's contribution to one sum.
-    size, terms, seed, pieces, parallel
+    size, terms, seed, pieces, parallel, extra_error
         As those of :class:`StepNoise`.
 
     Notes
@@ -246,6 +246,7 @@ class CorrelatedNoise:
         seed: int | None,
         pieces: int = 0,
         parallel: DataParallel | None = None,
+        extra_error: float = 0.0,
     ) -> None:
         from privfair.mechanisms import HardenedGaussian
         from privfair.training._clipping import block_sum_error
@@ -256,7 +257,7 @@ class CorrelatedNoise:
         c, b = banded.coefficients, banded.bands
         whole = banded.norm * bound * (1.0 + 2.0**-50)
         mixing = 1.001 * (b + 2) * _UNIT * terms * bound
-        error = sum(c) * (block_sum_error(terms, bound, pieces) + mixing)
+        error = sum(c) * (block_sum_error(terms, bound, pieces) + extra_error + mixing)
         grid = HardenedGaussian(multiplier, whole, size).grid
         rounding = 0.5 * (math.sqrt(b) - 1.0) * grid * math.sqrt(size)
         self._inner = StepNoise(

@@ -32,6 +32,8 @@ class StepNoise:
         Other processes that hold a part of each sum.
     value_error : float or None, default=None
         L2 bound on the rounding error of a sum; None is that of a sum over ``terms`` records.
+    extra_error : float, default=0.0
+        To be added to that of a sum over ``terms`` records.
     """
 
     def __init__(
@@ -44,13 +46,14 @@ class StepNoise:
         pieces: int = 0,
         parallel: DataParallel | None = None,
         value_error: float | None = None,
+        extra_error: float = 0.0,
     ) -> None:
         self.size = size
         self._parallel = parallel
         self._mechanism: HardenedGaussian | None = None
         if multiplier is not None:
             if value_error is None:
-                value_error = block_sum_error(terms, bound, pieces)
+                value_error = block_sum_error(terms, bound, pieces) + extra_error
             self._mechanism = HardenedGaussian(
                 multiplier,
                 bound,

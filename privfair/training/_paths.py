@@ -47,13 +47,19 @@ class GradientPath(Protocol):
         ...
 
 
-def choose_path(grad_path: str, module: nn.Module, loss: RecordLoss) -> GradientPath:
-    """Return the path of that name, or for ``"auto"`` the first that fits."""
+def choose_path(
+    grad_path: str, module: nn.Module, loss: RecordLoss, fixed_places: bool = False
+) -> GradientPath:
+    """Return the path of that name, or for ``"auto"`` the first that fits.
+
+    ``fixed_places`` says that neighbouring data sets give batches with the same rows in the same
+    places, all but one.
+    """
     check.one_of(PATHS, grad_path=grad_path)
     stack = linear_stack(module) is not None
     if stack and grad_path in ("auto", "closed_form"):
         if check_record_loss(loss):
-            return ClosedFormPath(module, loss)
+            return ClosedFormPath(module, loss, fixed_places)
         if grad_path == "closed_form":
             raise InvalidParameterError(_untested(grad_path))
     elif grad_path == "closed_form":

@@ -187,13 +187,12 @@ def test_the_check_of_contributions_passes_on_honest_paths(path, clipping, batch
     ("change", "message"),
     [
         (
-            ("_add_products(places, block, factors)",
-             "_add_products(places, block, factors * 1.01)"),
+            ("factor = factors.float()[:, None]", "factor = 1.01 * factors.float()[:, None]"),
             "longer than max_grad_norm",
         ),
         (
-            ("_add_products(places, block, factors)",
-             "_add_products(places, block, factors / len(factors))"),
+            ("factor = factors.float()[:, None]",
+             "factor = factors.float()[:, None] / len(factors)"),
             "not the sum",
         ),
     ],
