@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
+from itertools import count, product
 
 import numpy as np
 import pytest
@@ -65,7 +65,9 @@ def test_a_keep_probability_raised_by_five_percent_is_found(n: int) -> None:
 
 def test_a_larger_domain_needs_more_trials() -> None:
     """k = 10, real epsilon 1.065: found at 1,000,000 trials (standard error 0.005)."""
-    result = audit.black_box(BrokenGRR(10, 1.0), n_trials=1_000_000, alpha=0.01)
+    result = audit.black_box(
+        BrokenGRR(10, 1.0), n_trials=1_000_000, alpha=0.01, noise_random_state=1
+    )
     assert result.verdict == "VIOLATION"
 
 
@@ -132,9 +134,11 @@ def test_functions_of_any_shape() -> None:
     assert 0.85 < found.lower_epsilon <= 1.0
     found = audit.black_box(bits, epsilon=1.0, n_trials=100_000)
     assert found.violated and found.lower_epsilon > 1.8
+    seeds = count(40)
     found = audit.black_box(
-        lambda v: randomize(GRR(3, 2.0), v), 1, 2, epsilon=2.0, n_trials=100_000
-    )
+        lambda v: randomize(GRR(3, 2.0), v, noise_random_state=next(seeds)),
+        1, 2, epsilon=2.0, n_trials=100_000,
+    )  # fmt: skip
     assert 1.8 < found.lower_epsilon <= 2.0
 
 
@@ -144,9 +148,11 @@ def test_functions_of_any_shape() -> None:
 )  # fmt: skip
 def test_memories_are_attacked_with_fresh_devices(protocol) -> None:
     """First reports of devices without memos cost eps_1; refused without devices."""
+    seeds = count(50)
 
     def devices(values: np.ndarray) -> Reports:
-        return LongitudinalPopulation(protocol, len(values)).privatize(values)
+        users = LongitudinalPopulation(protocol, len(values), noise_random_state=next(seeds))
+        return users.privatize(values)
 
     found = audit.black_box(devices, 1, 3, epsilon=1.0, n_trials=60_000, alpha=0.01)
     assert 0.75 < found.lower_epsilon <= 1.0
@@ -209,9 +215,9 @@ def enumerated_success(protocol) -> float:
 
 
 @pytest.mark.parametrize("make", [GRR, SUE, OUE, SS, HR, PGR], ids=lambda m: m.__name__)
-@pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("k", [2, 3, 4, 6])
 def test_attack_success_is_the_enumerated_one(make, k: int) -> None:
-    for epsilon in (0.2, 1.0, 4.0):
+    for epsilon in (0.2, 3.0):
         protocol = make(k, epsilon)
         assert audit.attack_success(protocol) == pytest.approx(enumerated_success(protocol), 1e-12)
 

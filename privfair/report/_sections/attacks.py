@@ -22,6 +22,7 @@ __all__ = ["Attack", "build", "given", "read_attacks"]
 _NAMES = {
     "one_run_audit": "canaries, one run",
     "mechanism_audit": "draws of a mechanism",
+    "local_audit": "draws of a local randomiser",
     "membership_inference": "membership inference",
 }
 _MEASURES = {"attack_auc": "AUC", "attack_advantage": "Largest TPR - FPR"}
