@@ -276,7 +276,7 @@ def _document(data: bytes) -> dict[str, Any]:
         raise DataIntegrityError("the memo store was changed or damaged.")
     try:
         document = json.loads(body[_HEAD.size :])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataIntegrityError("the memo store is not readable.") from None
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise DataIntegrityError("the memo store has other contents than it should.")
