@@ -15,6 +15,7 @@ from privfair.core.randomness import check_random_state, secret_stream
 from privfair.core.statistics import clopper_pearson_interval
 from privfair.ldp._direct import SS, DirectProtocol
 from privfair.ldp._hashing import HashingProtocol, hash_bucket
+from privfair.ldp._population import fresh_reports
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 from privfair.ldp._reports import Reports
 from privfair.ldp._structured import HR, PGR
@@ -187,7 +188,7 @@ def averaging_attack(
     Parameters
     ----------
     protocol : FrequencyProtocol
-        Without a memory: every report is drawn anew.
+        Every report is drawn anew, or from the user's memo if the protocol is longitudinal.
     n_reports : int
         Reports of each user about one value that does not change.
     n_users : int, default=10000
@@ -204,7 +205,9 @@ def averaging_attack(
     Notes
     -----
     The value that most reports support is the most likely one for every pure protocol. After T
-    reports T epsilon are spent, and nothing but a protocol with a memory prevents that.
+    reports T epsilon are spent, and nothing but a protocol with a memory prevents that: of a
+    longitudinal protocol the average finds the memo, which is the value as often as one report
+    with epsilon ``eps_perm`` is.
     O(n_reports n_users k). Privacy: simulated users, no data.
 
     Examples
@@ -213,6 +216,10 @@ def averaging_attack(
     >>> once = averaging_attack(GRR(8, 1.0), 1, n_users=2000, noise_random_state=0)
     >>> often = averaging_attack(GRR(8, 1.0), 80, n_users=2000, noise_random_state=0)
     >>> once.value < 0.35 and often.value > 0.9
+    True
+    >>> from privfair.ldp import LGRR
+    >>> kept = averaging_attack(LGRR(8, 2.0, 1.0), 80, n_users=2000, noise_random_state=0)
+    >>> kept.value < 0.55
     True
     """
     protocol = _protocol(protocol)
@@ -226,8 +233,9 @@ def averaging_attack(
     for start in range(0, users, size):
         values = np.arange(start, min(users, start + size)) % protocol.k
         scores = np.zeros((len(values), protocol.k), dtype=np.int32)
+        draw = fresh_reports(protocol, values, stream)
         for _ in range(rounds):
-            scores += protocol.support_matrix(protocol.randomise(values, stream))
+            scores += protocol.support_matrix(draw())
         right += int((_largest(scores, rng) == values).sum())
     found = clopper_pearson_interval(right, users, confidence=level)
     return Estimate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ from scipy.special import ndtri
 
 from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
-from privfair.core.randomness import secret_stream
+from privfair.core.randomness import SecretStream, secret_stream
 from privfair.ldp._aggregator import Aggregator
 from privfair.ldp._estimate import FrequencyEstimate
 from privfair.ldp._longitudinal import LongitudinalProtocol
-from privfair.ldp._protocol import Ints, check_values
+from privfair.ldp._protocol import FrequencyProtocol, Ints, check_values
 from privfair.ldp._reports import Reports
 
-__all__ = ["LongitudinalPopulation", "average_rounds"]
+__all__ = ["LongitudinalPopulation", "average_rounds", "fresh_reports"]
 
 
 class LongitudinalPopulation:
@@ -100,6 +100,17 @@ class LongitudinalPopulation:
         """Return what every user has spent, memos at ``eps_perm`` each, shape (n,)."""
         owners = self._places // self.protocol.max_memos
         return np.asarray(np.bincount(owners, minlength=self.n) * self.protocol.eps_perm)
+
+
+def fresh_reports(
+    protocol: FrequencyProtocol, values: Ints, stream: SecretStream
+) -> Callable[[], dict[str, NDArray[Any]]]:
+    """Return what makes one more report of each of new users, with memos if there are any."""
+    if not isinstance(protocol, LongitudinalProtocol):
+        return lambda: protocol.randomise(values, stream)
+    seed = int(stream.uint64(1)[0] >> np.uint64(1)) if stream.seeded else None
+    users = LongitudinalPopulation(protocol, max(1, len(values)), noise_random_state=seed)
+    return lambda: users.privatize(values).payload
 
 
 def average_rounds(

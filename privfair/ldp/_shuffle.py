@@ -8,7 +8,7 @@ import numpy as np
 
 from privfair.accounting import ShuffleAmplification, shuffle_amplification
 from privfair.core import _validation as check
-from privfair.core.exceptions import InvalidTypeError
+from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.ldp._direct import GRR, SS
 from privfair.ldp._exact import exp_fraction
 from privfair.ldp._hashing import OLH
@@ -117,6 +117,12 @@ def shuffle_epsilon(
     0.182412
     """
     chance = clone_probability(protocol)
+    if protocol.longitudinal:
+        raise InvalidParameterError(
+            f"reports of {protocol.name} rest on memos, so that those of several rounds are not "
+            "independent and no round can be accounted by itself. Shuffling is accounted for "
+            "protocols without memory, one report per user."
+        )
     check.one_of(("proven", "strong"), clone=clone)
     if clone == "strong":
         return shuffle_amplification(protocol.epsilon, n, delta, clone="strong")

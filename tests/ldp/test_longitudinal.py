@@ -32,7 +32,9 @@ from privfair.ldp import (
     average_rounds,
     exact_epsilon,
     randomize,
+    shuffle_epsilon,
 )
+from privfair.ldp.audit import averaging_attack, black_box
 
 CHAINS = (LGRR, LOSUE, LSUE, LOUE, LSOUE, LOLOHA)
 UNARY = (LOSUE, LSUE, LOUE, LSOUE)
@@ -397,6 +399,29 @@ def test_impossible_bits_for_life_are_refused() -> None:
                 protocol,
                 {"buckets": np.array(buckets, np.uint8), "bits": np.array(bits, np.uint8)},
             )
+
+
+# -- attacks, audits and shuffling ----------------------------------------------------------------
+def test_averaging_stops_at_the_memo() -> None:
+    """After 200 reports the value is guessed with p1, not surely: binomial interval at 1e-6."""
+    protocol = LGRR(4, 1.0, 0.8)
+    found = averaging_attack(
+        protocol, 200, n_users=4_000, confidence=1 - 1e-6, noise_random_state=0
+    )
+    assert found.low <= float(protocol.permanent[0]) <= found.high
+    assert found.high < 0.7 < averaging_attack(GRR(4, 0.8), 200, n_users=400).low
+
+
+@pytest.mark.parametrize("make", CHAINS)
+def test_first_reports_pass_the_black_box_audit(make) -> None:
+    """At level 1e-6; and the lower bound gets near eps_1, which a blunt event would not."""
+    found = black_box(make(4, 4.0, 2.0), n_trials=60_000, alpha=1e-6, noise_random_state=1)
+    assert 1.6 < found.lower_epsilon <= 2.0
+
+
+def test_memos_are_not_shuffled() -> None:
+    with pytest.raises(InvalidParameterError, match="memos"):
+        shuffle_epsilon(LGRR(4, 2.0, 1.0), 1000, 1e-6)
 
 
 # -- no report without a memory, and other bad input ----------------------------------------------
