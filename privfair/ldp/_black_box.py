@@ -16,7 +16,6 @@ from privfair.core.estimate import Estimate
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.core.randomness import SecretStream, secret_stream
 from privfair.core.statistics import clopper_pearson_interval
-from privfair.ldp._population import fresh_reports
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 from privfair.ldp._reports import Reports
 
@@ -60,7 +59,7 @@ def _of_protocol(
     pieces = []
     for start in range(0, n, size):
         values = np.full(min(size, n - start), own, dtype=np.int64)
-        pieces.append(_read(protocol, fresh_reports(protocol, values, stream)(), x0, x1))
+        pieces.append(_read(protocol, protocol.randomise(values, stream), x0, x1))
     return _joined(pieces)
 
 

@@ -198,9 +198,8 @@ class LongitudinalClient:
             book = self._book if self._file is None else self._refreshed()
             drawer = book.drawers[name]
             keys = _keys(drawer, values)
-            missing = np.array(
-                sorted({int(k) for k in keys} - drawer.memos.keys()), dtype=np.int64
-            )
+            absent = {int(key) for key in keys} - drawer.memos.keys()
+            missing = np.array(sorted(absent), dtype=np.int64)
             if missing.size:
                 rows = drawer.protocol._draw_memos(
                     missing, drawer.rows(missing.size), self._stream
