@@ -22,6 +22,9 @@ from privfair.core.exceptions import (
 __all__ = ["Plan", "as_events", "check_unit", "read"]
 
 _PARTS = "The parts were fixed without looking at the data, and no record is in two."
+NO_NOISE = 1e-100
+"""A scale up to this, relative to one unit's contribution, is no noise: the square of its inverse
+is near the end of the numbers that a computer has."""
 Truncated = tuple[int, float, int, float]
 Mixture = tuple[float, int, float]
 Selected = tuple["Plan", float, float, int]
@@ -290,7 +293,7 @@ def _add_central(plan: Plan, event: ev.AccountedEvent, count: int) -> None:
     two = 2.0 if plan.relation == "replace_one" else 1.0
     if isinstance(event, ev.Gaussian | ev.DiscreteGaussian | ev.Laplace):
         scale = event.b if isinstance(event, ev.Laplace) else event.sigma
-        if scale == 0:
+        if scale <= NO_NOISE:
             plan.refuse("no_noise")
         elif isinstance(event, ev.Gaussian):
             plan.mu2 += count * (two / scale) ** 2
@@ -379,7 +382,7 @@ def _add_batches(plan: Plan, event: ev.FixedBatchWOR, count: int) -> None:
             f"event FixedBatchWOR({event.event.kind}) cannot be priced: batches without "
             "replacement are priced for Gaussian events only."
         )
-    if sigma == 0:
+    if sigma <= NO_NOISE:
         plan.refuse("no_noise")
     elif math.isfinite(sigma):
         plan.batches[event.batch, event.n, sigma / 2] += count
@@ -392,7 +395,7 @@ def _add_truncated(plan: Plan, event: ev.TruncatedPoisson, count: int) -> None:
             "event TruncatedPoisson needs a public number of records (how often a batch is cut "
             "depends on it): use zero_out or replace_one."
         )
-    if event.sigma == 0:
+    if event.sigma <= NO_NOISE:
         plan.refuse("no_noise")
         return
     if event.max_batch >= event.n:  # nothing is ever cut
@@ -409,7 +412,7 @@ def _add_users(plan: Plan, event: ev.UserPoisson, count: int) -> None:
             "event UserPoisson has a guarantee under add_remove and zero_out, not under "
             "replace_one."
         )
-    if event.sigma == 0:
+    if event.sigma <= NO_NOISE:
         plan.refuse("no_noise")
     elif event.q == 1.0:
         plan.mu2 += count * (event.max_records / event.sigma) ** 2
@@ -457,7 +460,7 @@ def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
     if isinstance(inner, ev.SelfComposed | ev.Composed | ev.Gaussian):
         sigma = _joint_sigma(inner)
         if sigma is not None:
-            if sigma == 0:
+            if sigma <= NO_NOISE:
                 plan.refuse("no_noise")
             elif math.isfinite(sigma):
                 plan.sampled[q, sigma] += count
@@ -466,7 +469,7 @@ def _add_sampled(plan: Plan, event: ev.PoissonSampled, count: int) -> None:
     if isinstance(inner, ev.NonPrivate):
         plan.refuse("non_private")
         return
-    if isinstance(inner, ev.Laplace) and inner.b == 0:
+    if isinstance(inner, ev.Laplace) and inner.b <= NO_NOISE:
         plan.refuse("no_noise")
         return
     if isinstance(inner, ev.Laplace) and plan.relation != "replace_one":
@@ -513,7 +516,7 @@ def _joint_sigma(event: ev.AccountedEvent) -> float | None:
 
 def _precision(event: ev.AccountedEvent, count: int) -> float | None:
     if isinstance(event, ev.Gaussian):
-        return count / event.sigma**2 if event.sigma else math.inf
+        return count / event.sigma**2 if event.sigma > NO_NOISE else math.inf
     if isinstance(event, ev.SelfComposed):
         return _precision(event.event, count * event.count)
     if isinstance(event, ev.Composed):
@@ -526,7 +529,7 @@ def _amplifiable(event: ev.AccountedEvent) -> tuple[float, float]:
     if isinstance(event, ev.PureDP | ev.ExponentialMechanism | ev.ApproxDP):
         return event.eps, getattr(event, "delta", 0.0)
     if isinstance(event, ev.Laplace):
-        return (1 / event.b if event.b else math.inf), 0.0
+        return (1 / event.b if event.b > NO_NOISE else math.inf), 0.0
     if isinstance(event, ev.DiscreteLaplace):
         return event.a * event.sensitivity, 0.0
     return math.inf, 0.0

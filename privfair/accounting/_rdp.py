@@ -113,7 +113,8 @@ def _pure(eps: float, orders: Floats) -> Floats:
 
 def rest_curve(plan: Plan, orders: Floats, *, ranged: bool) -> Floats:
     """Divergences of the events that have no dominating pair (zCDP, parallel parts)."""
-    total = plan.rho * orders + plan.xi
+    with np.errstate(over="ignore"):  # an order whose divergence is infinite is left out
+        total = plan.rho * orders + plan.xi
     if ranged:
         total = total + _ranged(plan, orders)
     for parts, moved, count in plan.parallel:
@@ -157,7 +158,7 @@ def _selected(one: Plan, mean: float, shape: float, orders: Floats) -> Floats:
 def _ranged(plan: Plan, orders: Floats) -> Floats:
     total = np.zeros_like(orders)
     for (eps, width), count in plan.ranged.items():
-        total = total + count * np.minimum(width**2 / 8 * orders, _pure(eps, orders))
+        total = total + count * np.minimum(width * width / 8 * orders, _pure(eps, orders))
     return total
 
 
@@ -201,14 +202,14 @@ def curve(plan: Plan, orders: Floats, *, exact: bool = False) -> Floats:
 def convert(orders: Floats, r: Floats, delta: float) -> tuple[float, float]:
     """Return the smallest epsilon at ``delta`` and its order.
 
-    Canonne, Kamath, Steinke 2020, proposition 12; an order whose value is not a number or is
-    negative is left out, never taken for free.
+    Canonne, Kamath, Steinke 2020, proposition 12; an order that is not above 1, or whose value is
+    not a number or is negative, is left out, never taken for free.
     """
     if delta <= 0:
         return (0.0 if np.all(r == 0) else math.inf), math.nan
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         eps = r + np.log1p(-1 / orders) - np.log(delta * orders) / (orders - 1)
-    eps = np.where(np.isfinite(r) & (r >= 0), eps, math.inf)
+    eps = np.where(np.isfinite(r) & (r >= 0) & (orders > 1), eps, math.inf)
     best = int(np.argmin(eps))
     return max(0.0, float(eps[best])), float(orders[best])
 
@@ -236,7 +237,8 @@ def zcdp_epsilon(rho: float, xi: float, delta: float) -> tuple[float, float]:
     if delta <= 0 or math.isinf(rho):
         return math.inf, math.nan
     centre = 1 + math.sqrt(math.log(1 / delta) / rho) if rho > 0 else 1e6
-    orders = 1 + (centre - 1) * np.geomspace(0.05, 20.0, 2001)
+    # A rho so large that the best order is 1 to the last digit is priced at the next orders.
+    orders = 1 + max(centre - 1, 1e-12) * np.geomspace(0.05, 20.0, 2001)
     return convert(orders, xi + rho * orders, delta)
 
 

@@ -499,6 +499,62 @@ def test_bad_options(options, error):
         ac.guarantee(ac.Gaussian(1.0), **options)
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        ac.Gaussian(1e-20), ac.Gaussian(1e-60), ac.Gaussian(1e-99), ac.ZCDP(1e40), ac.ZCDP(1e308),
+        ac.DiscreteGaussian(1e-30), ac.SelfComposed(ac.Gaussian(1e-90), 10**12),
+        ac.ExponentialMechanism(1e200), ac.PureDP(1e200),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("accountant", ["best", "zcdp", "rdp"])
+def test_hardly_any_noise_is_never_free(event, accountant):
+    """The best order is 1 to the last digit there, at which the conversion would say nothing."""
+    if accountant == "zcdp" and isinstance(event, ac.PureDP | ac.ExponentialMechanism):
+        event = ac.ZCDP(1e100)  # half of these squares is no number
+    found = ac.guarantee(event, delta=1e-5, accountant=accountant)
+    assert found.epsilon > 1e30
+
+
+@pytest.mark.parametrize("delta", [1e-9, 1e-5, 0.5])
+@pytest.mark.parametrize("rho", [1e-6, 1.0, 1e6, 1e24, 1e30, 1e35])
+def test_zcdp_is_a_bound_beside_the_exact_gaussian(rho, delta):
+    exact = ac.guarantee(ac.Gaussian((2 * rho) ** -0.5), delta=delta, accountant="gdp").epsilon
+    found = ac.guarantee(ac.ZCDP(rho), delta=delta, accountant="zcdp").epsilon
+    simple = rho + 2 * math.sqrt(rho * math.log(1 / delta))
+    assert exact * (1 - 1e-9) <= found <= simple * (1 + 1e-9) + 1e-9
+
+
+@pytest.mark.parametrize("scale", [1e-101, 1e-200, 1e-300, 5e-324])
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda s: ac.Gaussian(s),
+        lambda s: ac.DiscreteGaussian(s),
+        lambda s: ac.Laplace(s),
+        lambda s: ac.PoissonSampled(0.1, ac.Gaussian(s)),
+        lambda s: ac.PoissonSampled(0.1, ac.Composed((ac.Gaussian(s), ac.Gaussian(1.0)))),
+        lambda s: ac.PoissonSampled(0.1, ac.Laplace(s)),
+        lambda s: ac.UserPoisson(0.1, s, 4),
+        lambda s: ac.TruncatedPoisson(100, 0.1, 20, s),
+        lambda s: ac.ShuffledEpochs(100, 10, 2, s),
+        lambda s: ac.FixedBatchWOR(100, 10, ac.Gaussian(s)),
+        lambda s: ac.Parallel((ac.Gaussian(s), ac.Gaussian(1.0))),
+        lambda s: ac.RepeatAndSelect(ac.Gaussian(s), 3.0, 1.0),
+    ],
+)
+def test_scales_beyond_the_numbers_of_a_computer_are_no_noise(event, scale):
+    made = event(scale)
+    options = {}
+    if isinstance(made, ac.FixedBatchWOR):
+        options["neighboring"] = "replace_one"
+    if isinstance(made, ac.UserPoisson):
+        options["unit"] = "user"
+    found = ac.guarantee(made, delta=1e-5, **options)
+    assert math.isinf(found.epsilon) and found.unsafe == ("no_noise",)
+    assert ac.guarantee(made, epsilon=1.0, **options).epsilon == math.inf
+
+
 @pytest.mark.parametrize("events", [None, 3, "Gaussian", [1]])
 def test_what_is_no_event(events):
     with pytest.raises(InvalidTypeError):
