@@ -77,10 +77,18 @@ class Filter:
     reserve : float
         Part of the cap's delta, in [0, 1), that pays for failure probabilities under ``zcdp``,
         ``gdp`` and ``rdp``; ``basic`` needs none.
+    first : Budget or None
+        The cap with which the ledger was made: it fixes the order at which totals of ``zcdp``
+        and ``gdp`` are read. None: ``cap``.
     """
 
     def __init__(
-        self, kind: str, cap: Budget | None, order: float | None = None, reserve: float = RESERVE
+        self,
+        kind: str,
+        cap: Budget | None,
+        order: float | None = None,
+        reserve: float = RESERVE,
+        first: Budget | None = None,
     ) -> None:
         self.kind = check.one_of(FILTERS, filter=kind)
         self.cap = cap
@@ -96,6 +104,9 @@ class Filter:
         self._converted = UNCAPPED_DELTA if cap is None else cap.delta * (1 - self.reserve)
         if kind == "rdp":
             self.order = _order(order, cap, self._converted)
+        self._read_at = self.order
+        if kind in ("zcdp", "gdp"):
+            self._read_at = _reading_order(kind, first or cap, self.reserve)
         self.limit = self._limit()
 
     def _limit(self) -> float:
@@ -200,7 +211,7 @@ class Filter:
                 math.fsum(charge.delta for charge in listed),
             )
         failed = math.fsum(charge.delta for charge in listed)
-        epsilon = self._epsilon(loss, self._converted)
+        epsilon = self._reading(loss)
         if self.cap is None or math.isinf(self.cap.epsilon):
             return Spent(epsilon, (self._converted if loss else 0.0) + failed, loss, failed)
         # What was spent of the reserve may depend on outputs; the whole of it is a constant.
@@ -215,6 +226,23 @@ class Filter:
             return _rdp.zcdp_epsilon(loss, 0.0, delta)[0]
         assert self.order is not None
         return _rdp.convert(np.array([self.order]), np.array([loss]), delta)[0]
+
+    def _reading(self, loss: float) -> float:
+        """Return the epsilon of what was charged, at whatever time one looks.
+
+        The order is fixed beforehand, as of an odometer: at the order that suits what happened
+        to be charged, the number would hold for charges fixed beforehand only. What the filter
+        promises holds for every path, so that no more than that need be stated.
+        """
+        if loss == 0:
+            return 0.0
+        order = self._read_at
+        assert order is not None
+        r = loss * {"gdp": order / 2, "zcdp": order, "rdp": 1.0}[self.kind]
+        found = _rdp.convert(np.array([order]), np.array([r]), self._converted)[0]
+        if self.cap is not None and loss <= self.limit * (1 + _SLACK):
+            return min(found, self.cap.epsilon)
+        return found
 
     def check(self, spent: Spent, charge: Spent) -> None:
         """Raise ``BudgetExceededError`` when the charge would pass the cap."""
@@ -279,6 +307,18 @@ def best_order(cap: Budget | None, delta: float) -> float:
     return float(round(orders[int(np.argmax(room / orders))], 3))
 
 
+def _reading_order(kind: str, cap: Budget | None, reserve: float) -> float:
+    """Return the order at which the loss that a cap allows converts best."""
+    if cap is None or math.isinf(cap.epsilon) or cap.epsilon == 0:
+        return 16.0
+    delta = cap.delta * (1 - reserve)
+    if kind == "gdp":
+        rho = _gaussian.mu_for(cap.epsilon, delta) ** 2 / 2
+    else:
+        rho = _rho_cap(cap.epsilon, delta)
+    return max(_rdp.zcdp_epsilon(rho, 0.0, delta)[1], 1.0 + 1e-6) if rho > 0 else 16.0
+
+
 def _rho_cap(epsilon: float, delta: float) -> float:
     """Return the largest rho whose conversion at ``delta`` gives ``epsilon``."""
     low, high = 0.0, 1.0
@@ -304,4 +344,6 @@ def filter_of(header: dict[str, Any], cap: Budget | None) -> Filter:
     A ledger made before there was a reserve keeps none: it never charged a failure probability.
     """
     order = header["order"] if header["filter"] == "rdp" else None
-    return Filter(header["filter"], cap, order, float(header.get("reserve", 0.0)))
+    made = header.get("cap")
+    first = None if made is None else Budget(float(made["epsilon"]), float(made["delta"]))
+    return Filter(header["filter"], cap, order, float(header.get("reserve", 0.0)), first)

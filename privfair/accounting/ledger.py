@@ -649,8 +649,10 @@ class Ledger:
             Where to state the joint epsilon: with ``mode="plan"`` (the plan's delta when None)
             or ``non_adaptive=True`` (the sum of the charges' deltas when None).
         non_adaptive : bool, default=False
-            False: the sum that the filter guarantees even if later events were chosen after
-            looking at earlier outputs. True: all events priced jointly, a smaller number that
+            False: a sum that holds even if later events were chosen after looking at earlier
+            outputs. Under ``zcdp``, ``gdp`` and ``rdp`` it is read at one Renyi order fixed with
+            the first cap, as by :class:`PrivacyOdometer`, and is never above the cap that the
+            filter promises. True: all events priced jointly, a smaller number that
             assumes that the events (not the queries) were fixed beforehand; said so in
             ``assumptions``.
         """

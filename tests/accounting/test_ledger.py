@@ -243,6 +243,30 @@ def test_other_currencies_stop_within_the_cap(kind):
         assert ac.guarantee(more, delta=9e-6).epsilon > 1.0
 
 
+@pytest.mark.parametrize("kind", ["zcdp", "gdp"])
+@pytest.mark.parametrize("cap", [Budget(1.0, 1e-5), None])
+def test_the_total_is_read_at_an_order_fixed_beforehand(kind, cap):
+    """At one order the reading is affine in the sum; at the order that suits it, concave."""
+    ledger = ac.Ledger(cap=cap, filter=kind)
+    found = []
+    for _ in range(3):
+        charge(ledger, ac.Gaussian(10.0))
+        found.append(ledger.spent().epsilon)
+    assert found[2] - found[1] == pytest.approx(found[1] - found[0], rel=1e-9)
+    assert found[0] > ledger.spent(non_adaptive=True).epsilon / 2
+    fixed = ac.guarantee([ac.Gaussian(10.0)] * 3, delta=1e-5)
+    assert found[2] > fixed.epsilon
+    if cap is not None:
+        refused = 0
+        while not refused and len(ledger) < 100:
+            try:
+                charge(ledger, ac.Gaussian(10.0))
+            except BudgetExceededError:
+                refused += 1
+        assert refused == 1
+        assert ledger.spent().epsilon <= cap.epsilon
+
+
 def test_other_currencies_refuse_what_they_cannot_value():
     zcdp = ac.Ledger(cap=Budget(1.0, 1e-5), filter="zcdp")
     for event in (SGD, ac.ZCDP(0.1, 0.1)):
