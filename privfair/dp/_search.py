@@ -21,10 +21,12 @@ from privfair.core.exceptions import AccountingAssumptionError, InvalidParameter
 from privfair.core.frames import as_vector, check_aligned
 from privfair.core.privacy import PrivacyGuarantee
 from privfair.core.randomness import SecretStream, check_random_state, secret_stream
+from privfair.core.schema import Schema
 from privfair.mechanisms import DiscreteGaussianMechanism
 
 __all__ = ["DPGridSearchCV"]
 
+_ONE_FIT = "this guarantee is about this fit alone"  # of a run's certificate, not of the whole
 _STEPS = 1_000  # of a regression's bounded score
 _SET_HERE = {
     "epsilon", "delta", "n_public", "neighboring", "unit", "ledger", "allow_weak",
@@ -65,7 +67,7 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
     ledger : Ledger or None, default=None
         Charged once, for everything, before the data are read.
     random_state : int, Generator, RandomState or None, default=None
-        Seeds which positions are for validation, and initial weights.
+        Seeds which positions are for validation, and the initial weights, the same for all runs.
     noise_random_state : int or None, default=None
         For tests and benchmarks only: the guarantee is then ``seeded`` and not certified.
 
@@ -171,6 +173,7 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
         if n_rows - held < 1:
             raise InvalidParameterError(f"{n_rows} rows leave none to fit on.")
         train, test = np.sort(order[held:]), np.sort(order[:held])
+        start = int(rng.integers(2**31))  # of every run: a seed of its own would number it
         X_train = take_rows(X, train)
         event, run_epsilon, run_delta, sigma = self._price(candidates, X_train, delta)
         stream = secret_stream(self.noise_random_state)
@@ -189,9 +192,10 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
             fitting = X_train, take_rows(y, train)
             held_out = take_rows(X, test), take_rows(y, test)
             best, scores = self._search(
-                candidates, fitting, held_out, run_epsilon, run_delta, sigma, stream, rng
+                candidates, fitting, held_out, run_epsilon, run_delta, sigma, stream, start
             )
-        self._release(best, scores, candidates, event, delta, run_epsilon, stream.seeded)
+        charges = f"its ledger holds {len(ledger)} charges against the same data"
+        self._release(best, scores, candidates, event, delta, run_epsilon, stream.seeded, charges)
         return self
 
     # -- before the data -------------------------------------------------------------------
@@ -225,6 +229,8 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
         """Return an unfitted estimator for a run, whose price the search has charged."""
         made = clone(self.estimator).set_params(**params)
         own = Ledger(dataset_id="inside a search")
+        if hasattr(made, "verbose"):
+            made.verbose = 0  # progress would show how many runs there are
         return made.set_params(epsilon=epsilon, delta=delta, ledger=own, n_public=None)
 
     def _price(
@@ -282,7 +288,7 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
         delta: float,
         sigma: float,
         stream: SecretStream,
-        rng: np.random.Generator,
+        start: int,
     ) -> tuple[tuple[int, float, Any], dict[int, float]]:
         """Return index, score and model of the best run, and the scores of all."""
         plan: list[int] = list(range(len(candidates)))
@@ -296,7 +302,7 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
         scores: dict[int, float] = {}
         for index in plan:
             model = self._one(candidates[index], epsilon, delta)
-            model.set_params(random_state=int(rng.integers(2**31)))
+            model.set_params(random_state=start)
             if stream.seeded:
                 model.set_params(noise_random_state=int(stream.uint64(1)[0] >> np.uint64(2)))
             model.fit(*train)
@@ -331,8 +337,10 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
         delta: float,
         run_epsilon: float,
         seeded: bool,
+        charges: str,
     ) -> None:
         index, score, model = best
+        notes = tuple(note for note in model.privacy_.assumptions if not note.startswith(_ONE_FIT))
         found: PrivacyGuarantee = guarantee(
             (event,),
             delta=delta,
@@ -340,11 +348,18 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
             unit="record",
             numerics="hardened",
             seeded=seeded,
-            assumptions=tuple(model.privacy_.assumptions)
-            + ("rows were split into fitting and validation by their public positions",),
+            assumptions=(
+                *notes,
+                "rows were split into fitting and validation by their public positions",
+                f"this guarantee is about this search alone; {charges}",
+            ),
         )
+        for origin in self._origins(candidates):
+            found = found.compose(origin)
         self.privacy_ = found
         model.privacy_, model.events_, model.ledger = found, found.events, self.ledger
+        if hasattr(model, "verbose"):
+            model.verbose = self.estimator.verbose
         self.best_estimator_, self.best_index_, self.best_score_ = model, index, score
         self.best_params_ = candidates[index]
         self.run_epsilon_ = run_epsilon
@@ -356,6 +371,16 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
                 for at in range(len(candidates))
             ],
         }
+
+    def _origins(self, candidates: list[dict[str, Any]]) -> list[PrivacyGuarantee]:
+        """Return what learning the settings' schemas cost before, each once."""
+        found: list[PrivacyGuarantee] = []
+        for params in candidates:
+            schema = params.get("schema", self.estimator.schema)
+            origin = schema.origin if isinstance(schema, Schema) else None
+            if origin is not None and origin not in found:
+                found.append(origin)
+        return found
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the best model's predictions."""
