@@ -294,8 +294,10 @@ class DPClassifier(ClassifierMixin, BasePrivateEstimator):
         -----
         Every call is a whole run of ``epochs`` over the rows given, with a new optimiser, and
         charges ``epsilon`` and ``delta`` of the constructor anew. ``privacy_`` is the
-        composition of all calls as if all had seen the same records, and grows. The columns'
-        encoding is that of the first call, also where it was learnt.
+        composition of all calls as if all had seen the same records, and grows. It is the price
+        of a number of calls fixed beforehand: whoever goes on until a model is good enough needs
+        a ledger with a cap, whose sums hold for that too. The columns' encoding is that of the
+        first call, also where it was learnt.
         """
         if hasattr(self, "module_"):
             if classes is not None and not np.array_equal(_given_classes(classes), self.classes_):

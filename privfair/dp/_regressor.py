@@ -297,8 +297,10 @@ class DPRegressor(RegressorMixin, BasePrivateEstimator):
         -----
         Every call is a whole run of ``epochs`` over the rows given, with a new optimiser, and
         charges ``epsilon`` and ``delta`` of the constructor anew. ``privacy_`` is the
-        composition of all calls as if all had seen the same records, and grows. The columns'
-        encoding is that of the first call, also where it was learnt.
+        composition of all calls as if all had seen the same records, and grows. It is the price
+        of a number of calls fixed beforehand: whoever goes on until a model is good enough needs
+        a ledger with a cap, whose sums hold for that too. The columns' encoding is that of the
+        first call, also where it was learnt.
         """
         self._fit(X, y, sensitive_features, sample_weight, user_ids, go_on=True)
         return self

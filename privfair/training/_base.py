@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,6 +60,10 @@ __all__ = ["BasePrivateEstimator", "Problem"]
 _NORM_OF_LR = 16.0  # the squared input norm up to which the default step size is safe
 _AVERAGE = 0.5  # the fraction of last steps whose parameters are averaged
 _CHUNK = 65_536
+_CALLS_FIXED = (
+    "how often partial_fit was called, and with what epsilon and delta, was fixed beforehand; "
+    "else the sums that the ledger keeps hold, and not this joint price"
+)
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,9 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         first = resumed is None
         self._finish(module, plan, encoding, budget, events, charge, records, first=first)
         if resumed is not None:
-            self.privacy_ = resumed.privacy.compose(self.privacy_)
+            total = resumed.privacy.compose(self.privacy_)
+            notes = tuple(dict.fromkeys((*total.assumptions, _CALLS_FIXED)))
+            self.privacy_ = replace(total, assumptions=notes)
             self.events_ = self.privacy_.events
 
     def _draft(self, budget: FitBudget) -> TrainingPlan:

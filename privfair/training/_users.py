@@ -25,6 +25,7 @@ __all__ = ["UserPath", "UserRecords", "encode_users"]
 Stack = list[tuple[nn.Linear, nn.Module]]
 
 _BYTES = 1 << 26
+_EXACT = 2.0**53  # up to here every whole number has a double of its own
 _PLACES = 1 << 16  # padded places in memory at once
 
 
@@ -34,17 +35,37 @@ def encode_users(user_ids: object) -> tuple[NDArray[np.int64], int]:
     Raises
     ------
     DataError
-        If an identifier is missing: whose record it is would then be unknown.
+        If an identifier is missing: whose record it is would then be unknown. If two users may
+        have got one identifier: they would be clipped together, and each could then change the
+        sum by more than the bound.
     """
-    values = as_vector(user_ids, name="user_ids")
-    if missing_mask(values).any():
+    values = as_vector(_as_given(user_ids), name="user_ids")
+    masked = getattr(user_ids, "mask", None)
+    if missing_mask(values).any() or (isinstance(masked, np.ndarray) and masked.any()):
         raise DataError(
             "user_ids has missing (NaN or None) entries. A record of an unknown user cannot be "
             "clipped together with that user's others; drop it, or give it an identifier."
         )
+    listed = values.tolist()
+    if any(isinstance(value, float) and abs(value) >= _EXACT for value in listed):
+        raise DataError(
+            "user_ids are floating-point numbers of at least 2**53, where two users may have been "
+            "rounded to one identifier. Give them as integers or as text."
+        )
     known: dict[object, int] = {}
-    codes = [known.setdefault(value, len(known)) for value in values.tolist()]
+    codes = [known.setdefault(value, len(known)) for value in listed]
     return np.array(codes, dtype=np.int64), len(known)
+
+
+def _as_given(user_ids: object) -> object:
+    """Keep a plain list's entries as they are: an array would round or convert some of them."""
+    if not isinstance(user_ids, list | tuple):
+        return user_ids
+    if any(np.ndim(value) for value in user_ids):
+        return user_ids  # refused as not one-dimensional
+    values = np.empty(len(user_ids), dtype=object)
+    values[:] = user_ids
+    return values
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ def test_every_call_is_charged_and_the_guarantee_is_that_of_all():
     assert g.certified and g.delta == pytest.approx(3e-5)
     assert one.epsilon < g.epsilon <= 3 * one.epsilon
     assert len(g.events) == 3 * len(one.events) and clf.events_ == g.events
+    # The joint price is one of calls whose number was fixed beforehand, and says so once.
+    assert [a.startswith("how often partial_fit") for a in g.assumptions].count(True) == 1
+    assert not any(a.startswith("how often partial_fit") for a in one.assumptions)
 
 
 def test_two_calls_go_on_from_the_first():

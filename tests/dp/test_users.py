@@ -248,3 +248,30 @@ def test_a_user_without_records_is_drawn_and_contributes_nothing():
     path = UserPath(module, LogisticLoss(), held)
     alone = path.sums(held.places, held.places, torch.tensor([5]), 1.0, 0.0)
     assert alone.total.abs().max() == 0 and alone.norms.tolist() == [0.0]
+
+
+# -- one identifier, one user ----------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("ids", "n_users"),
+    [
+        ([2**53, 2**53 + 1, 0.5], 3), ([2**63, 2**63 + 1, -1], 3), (["a", "a\x00"], 2),
+        ([2**70, 2**70 + 1], 2), ([1, 1.0], 1), ([1, "1"], 2),
+        (np.array([2**53, 2**53 + 1], dtype="u8"), 2),
+    ],
+)  # fmt: skip
+def test_two_users_are_never_made_one(ids, n_users):
+    codes, found = encode_users(ids)
+    assert found == n_users == len(set(codes.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("ids", "match"),
+    [
+        ([2.0**53, 1.0], "2\\*\\*53"), ([1, None], "missing"),
+        (np.array([1e17, 2.0]), "2\\*\\*53"), (pd.Series([2.0**60, 1.0]), "2\\*\\*53"),
+        (np.ma.array([1, 2], mask=[False, True]), "missing"),
+    ],
+)  # fmt: skip
+def test_identifiers_that_may_have_been_merged_are_refused(ids, match):
+    with pytest.raises(DataError, match=match):
+        encode_users(ids)
