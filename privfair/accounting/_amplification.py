@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
-from scipy.stats import binom
 
 from privfair.core import _validation as check
 from privfair.core._format import json_number
@@ -121,6 +120,8 @@ def _law(n: int, c: float) -> Law:
         low = max(0, math.floor(others * c - reach))
         high = min(others, math.ceil(others * c + reach))
     clones = np.arange(low, high + 1, dtype=float)
+    from scipy.stats import binom  # heavy, and needed here only
+
     weights = binom.pmf(clones, others, c)
     width = -(-len(clones) // _CELLS)
     if width > 1:

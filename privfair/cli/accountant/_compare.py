@@ -125,6 +125,7 @@ def _elsewhere(
     name: str, orders: list[float] | None, q: float, sigma: float, steps: int, delta: float
 ) -> _Row:
     import dp_accounting
+    import numpy as np
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant(orders)
@@ -134,8 +135,9 @@ def _elsewhere(
     try:
         gaussian = dp_accounting.GaussianDpEvent(sigma)
         event = dp_accounting.PoissonSampledDpEvent(q, gaussian) if q < 1 else gaussian
-        accountant.compose(event, steps)
-        value, order = accountant.get_epsilon_and_optimal_order(delta)
+        with np.errstate(all="ignore"):
+            accountant.compose(event, steps)
+            value, order = accountant.get_epsilon_and_optimal_order(delta)
     except (OverflowError, ZeroDivisionError):
         return _Row(name, None, False, note="its formula is out of a computer's numbers here")
     finally:
