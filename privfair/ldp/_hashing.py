@@ -64,7 +64,11 @@ def hash_bucket(seeds: NDArray[np.uint64], values: Ints, k: int, g: int) -> Ints
     Dietzfelbinger 1996, "Universal hashing and k-wise independent random variables via integer
     arithmetic without primes", STACS.
     """
-    a, b = hash_parameters(seeds, k)
+    return bucket_of(*hash_parameters(seeds, k), values, k, g)
+
+
+def bucket_of(a: NDArray[Any], b: NDArray[Any], values: Ints, k: int, g: int) -> Ints:
+    """Return the bucket of each value under its own multiplier and offset, in [0, g)."""
     with np.errstate(over="ignore"):
         if k <= _SMALL:
             upper = (a * values.astype(np.uint32) + b) >> np.uint32(16)

@@ -25,7 +25,7 @@ PROTOCOL_IDS = {
     "GRR": 1, "SUE": 2, "OUE": 3, "BLH": 4, "OLH": 5, "SS": 6, "HR": 7, "PGR": 8, "THE": 9,
     "DBitFlipPM": 10, "CMS": 11, "HCMS": 12, "SHE": 13,
     "LGRR": 20, "LOSUE": 21, "LSUE": 22, "LOUE": 23, "LSOUE": 24, "LOLOHA": 25,
-    "SPL": 40, "SMP": 41, "RSFD": 42, "RSRFD": 43,
+    "SPL": 40, "SMP": 41, "RSFD": 42, "RSRFD": 43, "PEM": 44,
 }  # fmt: skip
 
 
@@ -62,6 +62,8 @@ class Reports:
     def __getitem__(self, rows: Any) -> Reports:
         """Return some of the reports, by a slice, positions or a mask."""
         if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"there are {len(self)} reports.")
             rows = slice(int(rows), int(rows) + 1 or None)
         return Reports(self.protocol, {name: a[rows] for name, a in self.payload.items()})
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privfair.core import _validation as check
 from privfair.core.exceptions import (
@@ -31,6 +32,17 @@ VERSION = 1
 _HEAD = struct.Struct("<4sHH16sq")
 _LENGTH = struct.Struct("<I")
 _CRC = struct.Struct("<I")
+
+
+def sampled_deviation(found: FrequencyEstimate, n: int) -> NDArray[np.float64]:
+    """Return deviations about the frequencies among all n people, of whom some reported.
+
+    Who reports was drawn without replacement: f (1 - f) / m (n - m) / (n - 1) joins the variance
+    among the m who did.
+    """
+    share = np.clip(found.frequencies_raw, 0.0, 1.0)
+    rest = (n - found.n) / max(n - 1, 1)
+    return np.asarray(np.sqrt(found.std**2 + share * (1 - share) / found.n * rest))
 
 
 class RowAggregator:
@@ -183,7 +195,10 @@ class RowAggregator:
             check.one_of(_RULES, postprocess=postprocess)
         part = self._parts[j]
         if not isinstance(self.strategy, RSFD):
-            return part.estimate(postprocess, confidence, simultaneous)
+            found = part.estimate(postprocess, confidence, simultaneous)
+            if not self.strategy.samples:
+                return found
+            return replace(found, std=sampled_deviation(found, self.n_reports_))
         return self._from_fakes(j, self.strategy, postprocess, confidence, simultaneous)
 
     def estimate_all(self, **options: Any) -> dict[Any, FrequencyEstimate]:

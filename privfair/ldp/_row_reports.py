@@ -81,6 +81,8 @@ class RowReports:
     def __getitem__(self, rows: Any) -> RowReports:
         """Return some of the reports, by a slice, positions or a mask."""
         if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"there are {len(self)} reports.")
             rows = slice(int(rows), int(rows) + 1 or None)
         if self.attributes is None:
             return RowReports(self.strategy, tuple(part[rows] for part in self.parts))
@@ -97,6 +99,28 @@ class RowReports:
 
     def __repr__(self) -> str:
         return f"RowReports({self.strategy.name}, d={self.strategy.d}, n={len(self)})"
+
+    def support_matrix(self) -> NDArray[np.bool_]:
+        """Return which report supports which value of which attribute, shape (n, sum of sizes).
+
+        A row of zeros for attributes that a person did not report. Takes that many bytes.
+        """
+        out = np.zeros((len(self), sum(self.strategy.sizes)), dtype=bool)
+        at = 0
+        for j, part in enumerate(self.parts):
+            held = part.protocol.support_matrix(part.payload)
+            mine: Any = slice(None) if self.attributes is None else self.attributes == j
+            out[mine, at : at + self.strategy.sizes[j]] = held
+            at += self.strategy.sizes[j]
+        return out
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the reports as an array, that of :meth:`support_matrix`."""
+        return len(self), sum(self.strategy.sizes)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.support_matrix(), dtype=dtype)
 
     def to_bytes(self) -> bytes:
         """Return the reports in wire format, version 1.

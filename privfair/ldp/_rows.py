@@ -87,13 +87,17 @@ class RowStrategy(ABC):
                 "sizes must list the size of each attribute's domain, got "
                 f"{type(self.sizes).__name__}."
             )
-        sizes = tuple(check_domain(k) for k in self.sizes)
+        sizes = tuple(self._size(k) for k in self.sizes)
         if not 1 <= len(sizes) < MAX_ATTRIBUTES:
             raise InvalidParameterError(
                 f"sizes must name 1 to {MAX_ATTRIBUTES - 1} attributes, got {len(sizes)}."
             )
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "epsilon", check_local_epsilon(epsilon=self.epsilon))
+
+    @staticmethod
+    def _size(k: Any) -> int:
+        return check_domain(k)
 
     @property
     def d(self) -> int:

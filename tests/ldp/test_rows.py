@@ -159,7 +159,8 @@ def test_chances_sum_to_one() -> None:
 
 # -- draws and estimates --------------------------------------------------------------------------
 STRATEGIES = [
-    SPL([4, 7], 2.0), SMP([4, 7], 1.0), SMP([4, 7], 1.0, ("OLH", "HR")), RSFD([4, 7], 2.0),
+    SPL([4, 7], 2.0), SMP([4, 7], 1.0), SMP([4, 7], 1.0, ("OLH", "HR")), SMP([4, 7], 6.0),
+    RSFD([4, 7], 2.0),
     RSFD([4, 7], 2.0, "ue_zero"), RSFD([4, 7], 2.0, "ue_random", unary="SUE"),
     RSRFD([4, 7], 2.0, priors=[[0.1, 0.2, 0.3, 0.4], [1 / 7] * 7]),
     RSRFD([4, 7], 2.0, "ue_random", priors=[[0.1, 0.2, 0.3, 0.4], [1 / 7] * 7]),
