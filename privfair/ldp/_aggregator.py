@@ -196,6 +196,11 @@ class Aggregator:
                 *self.protocol.channel(), self._tally.astype(float), self.protocol.k,
                 tol=tol, max_iter=max_iter,
             )  # fmt: skip
+        elif not self.protocol.counts_reports:
+            raise InvalidParameterError(
+                f"'ibu_marginal' needs counts of reports, and {self.protocol.name} sums numbers. "
+                "Use 'norm_sub'."
+            )
         else:
             p, q, k = self.protocol.p_, self.protocol.q_, self.protocol.k
             column = p + (k - 1) * q

@@ -125,6 +125,7 @@ class FrequencyProtocol(ABC):
     epsilon: float
     name: ClassVar[str] = ""
     research_only: ClassVar[bool] = False
+    counts_reports: ClassVar[bool] = True  # whether its tally is one, and never negative
     longitudinal: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -151,6 +151,7 @@ class SHE(FrequencyProtocol):
     steps: int = 1024
     name: ClassVar[str] = "SHE"
     research_only: ClassVar[bool] = True
+    counts_reports: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -132,6 +132,19 @@ def test_sums_may_be_negative_and_travel() -> None:
         Reports(protocol, {"sums": np.zeros((1, 5))})
 
 
+def test_rules_that_need_counts_are_refused_for_sums() -> None:
+    protocol = SHE(5, 1.0)
+    server = Aggregator(protocol).partial_fit(
+        randomize(protocol, np.arange(4000) % 5, noise_random_state=2)
+    )
+    for rule in ("ibu", "ibu_marginal"):
+        with pytest.raises(InvalidParameterError, match="counts"):
+            server.estimate(rule)
+    found = server.estimate("norm_sub")
+    assert found.frequencies.sum() == pytest.approx(1.0)
+    assert np.abs(found.frequencies - 0.2).max() < 0.25
+
+
 @pytest.mark.parametrize(("k", "epsilon"), [(2, 1.0), (5, 3.0)])
 def test_the_largest_number_is_guessed_as_often_as_computed(k: int, epsilon: float) -> None:
     """Binomial test at level 1e-6."""
@@ -158,7 +171,7 @@ def test_attacks_show_nearly_the_real_epsilon(protocol) -> None:
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("make", [CMS, HCMS])
 def test_epsilon_of_sketches_by_enumeration(make, epsilon: float) -> None:
-    protocol = make(5, epsilon, 3, 8)
+    protocol = make(5, epsilon, 3, 4)
     assert epsilon - 1e-9 <= exact_epsilon(protocol) <= epsilon
     outputs = list(protocol.outputs())
     for value in range(5):
