@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "_binned": ["binned_mean"],
         "_chains": ["LGRR", "LOLOHA"],
         "_choose": ["Selection", "choose"],
+        "_choose_longitudinal": ["choose_longitudinal"],
         "_client": ["Client", "randomize"],
         "_collection": ["Collection", "CollectionColumn"],
         "_dbitflip": ["DBitFlipPM"],

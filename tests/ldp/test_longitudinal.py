@@ -30,6 +30,7 @@ from privfair.ldp import (
     LongitudinalPopulation,
     Reports,
     average_rounds,
+    choose_longitudinal,
     exact_epsilon,
     randomize,
     shuffle_epsilon,
@@ -466,6 +467,33 @@ def test_other_bad_parameters() -> None:
     users = LongitudinalPopulation(LGRR(4, 2.0, 1.0), 3)
     with pytest.raises(DataError, match="per user"):
         users.privatize([0, 1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 60), st.floats(0.3, 6.0), st.floats(0.1, 0.9))
+def test_the_choice_without_limits_is_the_rule_of_the_paper(k, eps_perm, share) -> None:
+    eps_1 = share * eps_perm
+    found = choose_longitudinal(k, eps_perm, eps_1)
+    assert found.best.variance() <= min(
+        LGRR(k, eps_perm, eps_1).variance(), LOSUE(k, eps_perm, eps_1).variance()
+    )
+    if found.best.name in ("LGRR", "LOSUE") and abs(k - 3 * math.exp(eps_1) - 2) > 1e-6:
+        assert found.best.name == ("LGRR" if k < 3 * math.exp(eps_1) + 2 else "LOSUE")
+
+
+def test_the_choice_keeps_its_limits() -> None:
+    found = choose_longitudinal(40, 2.0, 1.0, reports=20, max_epsilon=8.0)
+    assert found.best == LOLOHA(40, 2.0, 1.0) and found.table.loc["LGRR", "epsilon_ever"] == 80.0
+    few = choose_longitudinal(40, 2.0, 1.0, n_distinct=3, max_epsilon=6.0)
+    assert few.best.name == "LOSUE"
+    assert choose_longitudinal(40, 2.0, 1.0, max_report_bits=6).best.name == "LGRR"
+    variances = list(choose_longitudinal(40, 2.0, 1.0, reports=20).table["variance"])
+    assert variances == sorted(variances)
+    assert variances[0] == LOSUE(40, 2.0, 1.0).variance_over_time(20)
+    for limits in ({"max_epsilon": 3.0}, {"max_report_bits": 3}, {"max_epsilon": -1.0},
+                   {"n_distinct": 0}):  # fmt: skip
+        with pytest.raises(InvalidParameterError):
+            choose_longitudinal(40, 2.0, 1.0, **limits)
 
 
 def test_rounds_must_fit_together() -> None:
