@@ -20,6 +20,8 @@ from privfair.core.exceptions import (
     MissingDependencyError,
 )
 from privfair.ldp._aggregator import Aggregator
+from privfair.ldp._collection import BATCH, frames
+from privfair.ldp._collection import MAGIC as COLLECTION
 from privfair.ldp._protocol import FrequencyProtocol
 from privfair.ldp._reports import Reports
 from privfair.ldp._row_aggregator import RowAggregator
@@ -89,7 +91,8 @@ class ReportFile:
     Parameters
     ----------
     path : path
-        What :func:`write_reports` wrote, or one batch in wire format.
+        What :func:`write_reports` wrote, one batch in wire format, or what
+        ``privfair ldp privatize`` wrote of one column.
     protocol : FrequencyProtocol or RowStrategy
         The clients'.
 
@@ -137,6 +140,9 @@ class ReportFile:
             if batch is not None:
                 yield batch
             at = len(data)
+        elif data[:4] == COLLECTION:
+            yield from self._of_collection()
+            at = len(data)
         while at < len(data):
             head = _frame_at(view, at)
             if head is None:
@@ -162,6 +168,27 @@ class ReportFile:
                 DataVerificationWarning,
                 stacklevel=2,
             )
+
+    def _of_collection(self) -> Iterator[Any]:
+        """Yield the batches of a file that the command line wrote, of one column."""
+        found, pieces = frames(self.path, lambda collection, rest: (collection, list(rest)))[1]
+        if (
+            len(found.columns) > 1
+            or found.columns[0].protocol.fingerprint() != self.protocol.fingerprint()
+        ):
+            raise DataIntegrityError(
+                f"{self.path.name} holds reports of another collection than {self.protocol!r}, or "
+                "of several columns, which `privfair ldp aggregate` reads."
+            )
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._lose(0, 0, None, piece)
+                continue
+            if piece.kind != BATCH:
+                raise DataIntegrityError(f"{self.path.name} holds sums, not reports.")
+            batch = self._batch(piece.payload, 0, None)
+            if batch is not None:
+                yield batch
 
     def _batch(self, data: bytes, at: int, n: int | None) -> Any:
         intact = len(data) > 4 and zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")

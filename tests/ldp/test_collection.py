@@ -15,6 +15,7 @@ from privfair.core.exceptions import (
     DataError,
     DataIntegrityError,
     DataNotAvailableError,
+    DataVerificationWarning,
     InvalidParameterError,
     InvalidTypeError,
     OutputTargetError,
@@ -28,10 +29,12 @@ from privfair.ldp import (
     Aggregator,
     Collection,
     CollectionColumn,
+    aggregate_files,
     binned_mean,
     randomize,
+    read_reports,
 )
-from privfair.ldp._collection import BATCH, Frame, append_frames, frames, make_protocol
+from privfair.ldp._collection import BATCH, STATE, Frame, append_frames, frames, make_protocol
 
 ANSWERS = Collection((CollectionColumn("answer", ("yes", "no", "other"), GRR(3, 1.0)),))
 
@@ -215,6 +218,25 @@ def test_two_collections_in_one_file_end_at_the_second(tmp_path: Path) -> None:
     _, found, lost = read(one)
     assert len(found) == 1
     assert lost == ["what follows belongs to another collection and was left out"]
+
+
+def test_files_of_the_command_line_are_read_by_the_library_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.rpt"
+    append_frames(path, ANSWERS, [batch(10), batch(20, seed=1), batch(30, seed=2)])
+    found = aggregate_files([path], GRR(3, 1.0))
+    assert (found.n_reports, found.lost_reports) == (60, 0)
+    direct = Aggregator(GRR(3, 1.0))
+    for n, seed in ((10, 0), (20, 1), (30, 2)):
+        direct.partial_fit(batch(n, seed=seed).payload)
+    assert found.aggregator == direct
+    with pytest.raises(DataIntegrityError, match="another collection"):
+        aggregate_files([path], GRR(3, 2.0))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(DataVerificationWarning, match="30 reports are intact"):
+        assert sum(len(one) for one in read_reports(path, GRR(3, 1.0))) == 30
+    append_frames(path, ANSWERS, [Frame(STATE, 0, direct.to_bytes())], replace=True)
+    with pytest.raises(DataIntegrityError, match="sums"):
+        list(read_reports(path, GRR(3, 1.0)))
 
 
 # -- the mean of binned numbers ---------------------------------------------------------------
