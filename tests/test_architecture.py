@@ -185,6 +185,8 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/synthesis/_coding.py": "numbers inside a public bin, after the release",
     "privfair/synthesis/_one_way.py": "rows drawn from counts already released",
     "privfair/dp/_search.py": "public positions for validation, seeds of initial weights",
+    "privfair/dp/forecasting/_forecaster.py": "seeds of trees and of runs on released rows",
+    "privfair/dp/forecasting/_networks.py": "initial weights of recurrent layers",
     "privfair/training/_base.py": "the seed of a run without privacy, taken from random_state",
     "privfair/training/_models.py": "initial weights of hidden layers",
 }

@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = attach(
         "_preprocessing": ["PrivateTableEncoder"],
         "_regressor": ["DPRegressor"],
         "_search": ["DPGridSearchCV"],
+        "forecasting": ["DPForecaster", "GaussianInputPerturber", "WindowTransformer", "Windows"],
     },
 )
