@@ -25,7 +25,7 @@ from privfair.core.exceptions import (
 )
 from privfair.core.frames import row_count
 from privfair.core.privacy import PrivacyGuarantee
-from privfair.core.randomness import check_random_state, secret_stream
+from privfair.core.randomness import check_random_state
 from privfair.dp.forecasting import _saved
 from privfair.dp.forecasting._models import SIMPLE, make_simple
 from privfair.dp.forecasting._networks import NETWORKS, RecurrentNetwork
@@ -240,7 +240,8 @@ class DPForecaster(PrivateEstimatorMixin, BaseEstimator):
             check.positive(**{name: getattr(self, name)})
         if self.max_rows_per_user is not None:
             check.positive_int(max_rows_per_user=self.max_rows_per_user)
-        secret_stream(self.noise_random_state)
+        if self.noise_random_state is not None:
+            check.non_negative_int(noise_random_state=self.noise_random_state)
         if self.mode == "input" and self.unit != "user":
             raise AccountingAssumptionError(
                 "mode='input' states what a user contributes to all rows; unit='record' would "
