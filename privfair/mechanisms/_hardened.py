@@ -27,7 +27,7 @@ __all__ = ["HardenedGaussian", "hardened_distance", "hardened_extra_delta", "sum
 _LOG2_RATIO = 26  # sigma is at least 2**26 grid steps
 _LOG2_WIDENING = 13  # the rounding term is at most 2**-13 of the bound
 _LONG = 1 << 12  # coordinates for which a larger table, with rarer remainders, pays
-_COLUMN_BITS = 16
+_COLUMN_BITS = 15
 _LIMIT = 2.0**51  # of values on the grid: their sum with the noise stays exact in float64
 _UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8}
 

@@ -57,7 +57,7 @@ def test_seeded_runs_agree_across_families_and_unseeded_runs_differ():
 
 def plain_noise(mechanism, stream):
     """One release as one reads it: a new key, one draw under it, nothing early."""
-    bits = 16 if mechanism.size >= 4_096 else 14
+    bits = 15 if mechanism.size >= 4_096 else 14
     return table_sampler(GaussianLaw(Fraction(mechanism._ratio) ** 2), bits).draw(
         mechanism.size, BitSource(stream.generator().bit_generator.random_raw)
     )
