@@ -228,6 +228,8 @@ def privacy_sweep(
     """
     from sklearn.base import clone
 
+    from privfair.accounting import default_ledger
+
     wanted = _checked_epsilons(epsilons)
     n_runs = check.positive_int(n_runs=n_runs)
     if n_runs < 2:
@@ -250,7 +252,11 @@ def privacy_sweep(
             "which no cap covers. Sweep on rows that are public or that were given up, with a "
             "ledger of their own."
         )
-    options = {} if book is None or "ledger" not in known else {"ledger": book}
+    if book is None:  # named, since a fit without privacy writes into a ledger that is named only
+        book = default_ledger(
+            unit=known.get("unit", "record"), neighboring=known.get("neighboring", "zero_out")
+        )
+    options = {"ledger": book} if "ledger" in known else {}
     more = {} if sensitive_features is None else {"sensitive_features": sensitive_features}
     total, runs = (len(wanted) + 1) * n_runs, []
     for k in range(n_runs):

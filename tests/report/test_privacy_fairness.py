@@ -234,6 +234,16 @@ def test_the_joint_guarantee_covers_all_private_runs() -> None:
     assert len(sweep.guarantee.events) == sum(len(g.events) for g in each)
 
 
+def test_without_a_ledger_the_twins_are_noted_in_that_of_the_process(monkeypatch):
+    from privfair.accounting import default_ledger
+
+    monkeypatch.setattr("privfair.accounting._default._DEFAULT", {})
+    privacy_sweep(DPClassifier(schema="as_is", epochs=1), *rows(), epsilons=(1.0,), n_runs=2)
+    kinds = [entry.event.kind for entry in default_ledger().entries()]
+    assert sorted(kinds) == ["Composed", "Composed", "NonPrivate", "NonPrivate"]
+    assert default_ledger().spent().unsafe == ("non_private",)
+
+
 def test_a_capped_ledger_is_refused_before_anything_is_trained() -> None:
     X, y = rows()
     ledger = Ledger(cap=Budget(10.0, 1e-3))
