@@ -279,6 +279,18 @@ def test_reports_of_one_person_keep_their_attribute() -> None:
     assert one.parts[j].payload["code"][0] == reports.parts[j].payload["code"][place]
 
 
+def test_reports_end() -> None:
+    """Whoever goes through reports one by one comes to an end."""
+    reports = randomize_rows(SMP([4, 7], 1.0, "GRR"), rows_of(5))
+    for some in (reports, *reports.parts):
+        assert [len(one) for one in some] == [1] * len(some)
+        with pytest.raises(IndexError):
+            some[-len(some) - 1]
+    held = np.asarray(reports)
+    assert held.shape == reports.shape == (5, 11) and held.sum() == 5
+    assert (held[:, :4].any(axis=1) == (reports.attributes == 0)).all()
+
+
 def test_strategies_are_not_mixed() -> None:
     reports = randomize_rows(SMP([4, 7], 1.0), rows_of(9))
     for other in (SMP([4, 7], 1.1), SMP([4, 8], 1.0), SPL([4, 7], 1.0), SMP([4, 7], 1.0, "OUE")):
