@@ -375,6 +375,24 @@ def test_plan_says_what_n_users_give(run: Run) -> None:
     assert payload["protocols"][-1]["variance"] == pytest.approx(5.66243, abs=1e-5)
 
 
+def test_plan_for_values_that_are_reported_again(run: Run) -> None:
+    from privfair.ldp import LOLOHA
+
+    line = ("ldp", "plan", "--k", "16", "--epsilon", "1", "--epsilon-perm", "2", "--reports", "5")
+    payload = json.loads(run(*line, "--json").out)
+    rows = {row["protocol"]: row for row in payload["protocols"]}
+    assert set(rows) == {"LGRR", "LOSUE", "LSUE", "LOLOHA"}
+    # The first report of a tight chain is that of the plain protocol: OUE, SUE and GRR.
+    assert rows["LOSUE"]["variance"] == pytest.approx(3.68269, abs=1e-5)
+    assert rows["LSUE"]["variance"] == pytest.approx(3.91770, abs=1e-5)
+    assert rows["LGRR"]["variance"] == pytest.approx(5.66243, abs=1e-5)
+    for row in rows.values():
+        assert 1 < row["epsilon_after_reports"] <= 2 <= row["epsilon_most"]
+    assert rows["LOLOHA"]["epsilon_most"] == pytest.approx(2 * LOLOHA(16, 2.0, 1.0).g_)
+    assert "LOSUE" in run(*line).out
+    assert run("ldp", "plan", "--k", "16", "--epsilon", "2", "--epsilon-perm", "1").code == 2
+
+
 def test_plan_wants_a_domain_or_columns(run: Run) -> None:
     assert run("ldp", "plan", "--epsilon", "1").code == 2
     assert run("ldp", "plan", "--epsilon", "1", "--k", "4", "--column", "a").code == 2

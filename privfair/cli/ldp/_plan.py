@@ -40,6 +40,15 @@ _Z = 1.959963984540054  # of a 95 % interval
     "--max-server-ops", type=FiniteFloat(0, low_open=True), default=None,
     help="Most operations of the server, all reports together; needs --n.",
 )  # fmt: skip
+@click.option(
+    "--epsilon-perm", type=FiniteFloat(0, 50, low_open=True), default=None,
+    help="Values reported again and again: epsilon of all reports about one value, above "
+    "--epsilon, which is that of the first.",
+)  # fmt: skip
+@click.option(
+    "--reports", type=WholeNumber(), default=100, show_default=True,
+    help="With --epsilon-perm: reports of each user.",
+)  # fmt: skip
 @collection_options
 @click.option(
     "--output", "target", type=click.Path(path_type=Path), default=None,
@@ -52,6 +61,8 @@ def plan(
     dataset_size: int | None,
     max_report_bits: int | None,
     max_server_ops: float | None,
+    epsilon_perm: float | None,
+    reports: int,
     target: Path | None,
     **given: Any,
 ) -> None:
@@ -64,6 +75,11 @@ def plan(
               "n": dataset_size}  # fmt: skip
     if (k is None) == (not given["columns"]):
         raise click.UsageError("give --k with the size of a domain, or --column with columns.")
+    if epsilon_perm is not None:
+        if k is None or target is not None or max_report_bits or max_server_ops:
+            raise click.UsageError("--epsilon-perm goes with --k, --epsilon, --n and --reports.")
+        _of_repeated(k, epsilon, epsilon_perm, reports, dataset_size)
+        return
     if k is not None:
         _of_domain(k, epsilon, limits, target)
         return
@@ -94,6 +110,41 @@ def _of_domain(k: int, epsilon: float, limits: dict[str, Any], target: Path | No
         "statement": "variance is that of one report at frequency 0",
     }  # fmt: skip
     output(payload, lambda console: _draw(console, selection, rows, n))
+
+
+def _of_repeated(k: int, epsilon: float, perm: float, reports: int, n: int | None) -> None:
+    """Compare protocols with a memory, for values that are collected again and again."""
+    from privfair.ldp import LGRR, LOLOHA, LOSUE, LSUE
+
+    made = [make(k, perm, epsilon) for make in (LGRR, LOSUE, LSUE, LOLOHA)]
+    made.sort(key=lambda protocol: float(protocol.variance()))
+    rows = [
+        {
+            "protocol": protocol.name,
+            "variance": protocol.variance(),
+            **_accuracy(protocol.variance(), n),
+            "report_bits": protocol.report_bits,
+            "epsilon_first": protocol.epsilon,
+            "epsilon_after_reports": protocol.epsilon_after(reports),
+            "epsilon_most": min(k, protocol.max_memos) * protocol.eps_perm,
+        }
+        for protocol in made
+    ]
+    payload = {
+        "k": k, "epsilon": epsilon, "epsilon_perm": perm, "reports": reports, "n": n,
+        "best": rows[0]["protocol"], "protocols": rows,
+        "statement": "epsilon_after_reports is for one value that stays; epsilon_most for any "
+        "number of reports about any values",
+    }  # fmt: skip
+    lines = [f"values reported {reports} times, {k} values; epsilon of a user who reports"]
+    lines.append("protocol  variance of 1 report  bits  once  so often, one value  any values")
+    lines += [
+        f"{r['protocol']:<8}  {r['variance']:>20.5g}  {r['report_bits']:>4}  "
+        f"{r['epsilon_first']:>4.3g}  {r['epsilon_after_reports']:>19.5g}  "
+        f"{r['epsilon_most']:>10.4g}"
+        for r in rows
+    ]
+    output(payload, "\n".join(lines))
 
 
 def _accuracy(variance: float, n: int | None) -> dict[str, float | None]:
