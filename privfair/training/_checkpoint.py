@@ -42,6 +42,8 @@ class RunState:
     optimizer, average, rule : object
         With ``state()`` and ``restore(state)``; the clipping rule may have a ``current``.
     seeded : bool
+    unit : str or None
+        Unit that the run protects; None leaves it to the ledger.
     """
 
     theta: Tensor
@@ -49,6 +51,7 @@ class RunState:
     average: Any
     rule: Any
     seeded: bool
+    unit: str | None = None
 
     def tensors_and_numbers(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as named tensors and named numbers."""
@@ -204,7 +207,7 @@ class Checkpoints:
             journal = Journal(self.path / _JOURNAL)
             stack.callback(journal.close)
             first = self._restore(plan, run, journal)
-            self._charge(plan, first, journal, run.seeded, stack)
+            self._charge(plan, first, journal, run, stack)
             self._journal, self._announced, self._steps = journal, first, plan.steps
             self._plan, self._run = plan, run
             if first != self._saved:
@@ -231,7 +234,7 @@ class Checkpoints:
 
     # -- charging --------------------------------------------------------------------------
     def _charge(
-        self, plan: TrainingPlan, first: int, journal: Journal, seeded: bool, stack: ExitStack
+        self, plan: TrainingPlan, first: int, journal: Journal, run: RunState, stack: ExitStack
     ) -> None:
         left = plan.steps - first
         if journal.plan is not None and journal.plan != _plain(asdict(plan)):
@@ -248,7 +251,7 @@ class Checkpoints:
         missing = journal.begun + left - paid
         if missing > 0:
             again = journal.charged > 0
-            entry = self._spend(plan, missing, again, seeded, stack) if plan.private else None
+            entry = self._spend(plan, missing, again, run, stack) if plan.private else None
             journal.charge(missing, entry, _plain(asdict(plan)), paid)
         self.entry_id = None if journal.entry is None else int(journal.entry[0])
         self.redone = journal.charged - plan.steps
@@ -257,7 +260,7 @@ class Checkpoints:
         return any([e.id, e.time] == entry for e in self._ledger.entries())
 
     def _spend(
-        self, plan: TrainingPlan, steps: int, again: bool, seeded: bool, stack: ExitStack
+        self, plan: TrainingPlan, steps: int, again: bool, run: RunState, stack: ExitStack
     ) -> list[Any]:
         whole = steps == plan.steps and not again
         transaction = stack.enter_context(
@@ -269,7 +272,8 @@ class Checkpoints:
                 neighboring=plan.relation,
                 null_ignored=True,
                 numerics="hardened",
-                seeded=seeded,
+                seeded=run.seeded,
+                unit=run.unit,
             )
         )
         number = int(transaction.entry_id)

@@ -33,6 +33,7 @@ __all__ = [
     "FlatClipping",
     "GroupClipping",
     "PerLayerClipping",
+    "check_rule",
     "make_clipping",
 ]
 
@@ -391,6 +392,16 @@ def make_clipping(clipping: str | Clipping) -> Clipping:
             f"GroupClipping(...), got {type(clipping).__name__}."
         )
     return clipping
+
+
+def check_rule(rule: Any, bound: float) -> None:
+    """Refuse a rule whose bound is not the one that the noise is made for."""
+    own = rule if isinstance(rule, int | float) else getattr(rule, "bound", None)
+    if isinstance(own, bool) or not isinstance(own, int | float) or own != bound:
+        raise AccountingAssumptionError(
+            f"clipping gives a rule with the bound {own!r}; noise and accounting are those of the "
+            f"plan's max_grad_norm = {bound!r}. A rule must keep to the bound that it is given."
+        )
 
 
 def _named(parameter: str, names: Sequence[str]) -> bool:

@@ -104,10 +104,22 @@ def clip_factors(norms: Tensor, bound: float | ClipRule | None, guard: float = G
     if bound is None:
         return torch.isfinite(norms).to(norms.dtype)
     if not isinstance(bound, float | int) and isinstance(bound, ClipRule):
-        return bound.factors(norms, guard)
+        return _held(bound.factors(norms, guard), norms, bound.bound)
     # An infinite norm gives zero, and one that is not a number gives what nan_to_num_ puts there.
     factors = norms.clamp(min=bound).reciprocal_().mul_(bound).mul_(1.0 - guard)
     return factors.nan_to_num_(nan=0.0)
+
+
+def _held(factors: Tensor, norms: Tensor, bound: float) -> Tensor:
+    """Return a rule's factors, made smaller where a contribution would pass the bound.
+
+    The noise is that of ``bound``, whatever a rule of somebody's own answers.
+    """
+    factors = finite_or_zero(factors.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), norms)
+    lengths = factors * norms.nan_to_num(nan=0.0, posinf=0.0)
+    if lengths.dim() == 2:
+        lengths = torch.linalg.vector_norm(lengths, dim=1, keepdim=True)
+    return factors * (bound / lengths.abs().clamp(min=bound))
 
 
 def square_norms(rows: Tensor) -> Tensor:

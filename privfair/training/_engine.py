@@ -15,7 +15,7 @@ from privfair.core.randomness import secret_stream
 from privfair.training._averaging import make_average
 from privfair.training._checkpoint import Checkpoints, RunState
 from privfair.training._checks import add_up, check_contributions
-from privfair.training._clip_rules import Clipping, make_clipping
+from privfair.training._clip_rules import Clipping, check_rule, make_clipping
 from privfair.training._clipping import (
     GUARD,
     block_sum,
@@ -128,6 +128,8 @@ class DPEngine:
     ) -> None:
         chosen = make_clipping(clipping)
         self._bound = chosen.rule(module, plan.max_grad_norm) if plan.private else None
+        if plan.private:
+            check_rule(self._bound, plan.max_grad_norm)
         if hasattr(self._bound, "statistic"):
             statistic = own_statistic(self._bound, plan, statistic)
         check_statistic(plan, statistic)
@@ -146,6 +148,11 @@ class DPEngine:
         self._parallel = parallel
         self._checked = check.boolean(check_contributions=check_contributions)
         self._progress = progress or Progress(enabled=False)
+        if path is not None and parallel is not None:
+            raise AccountingAssumptionError(
+                "path and parallel cannot go together: a user with records on two ranks would be "
+                "two users there, and count twice. Run users in one process."
+            )
         if path is None:
             in_place = plan.private and plan.relation == "zero_out"
             self._path: GradientPath = choose_path(grad_path, module, loss, in_place)
@@ -194,8 +201,8 @@ class DPEngine:
         if _trainable(self._module) != self._trainable:
             raise AccountingAssumptionError(
                 "the module's trainable parameters are not those that the engine was made for: "
-                "freeze, unfreeze and add parameters before, or their gradients would not be "
-                "clipped as accounted."
+                "freeze, unfreeze, add and replace (load_state_dict with assign=True) parameters "
+                "before, or their gradients would not be clipped as accounted."
             )
         theta = _flatten(self._module)
         sigma, bound = plan.noise_multiplier, plan.max_grad_norm
@@ -215,7 +222,9 @@ class DPEngine:
         if self._parallel is not None:
             self._check_ranks(theta, checkpoints)
         self._path.prepare(X)
-        state = RunState(theta, self._optimizer, average, self._bound, self._seeds[0] is not None)
+        seeded = self._seeds[0] is not None
+        unit = "user" if isinstance(self._path, UserPath) else None
+        state = RunState(theta, self._optimizer, average, self._bound, seeded, unit)
         with ExitStack() as stack:
             first = 0
             if checkpoints is not None:
@@ -404,8 +413,10 @@ def _seeds(noise_random_state: int | None) -> list[int | None]:
     return [int(word) for word in words]
 
 
-def _trainable(module: nn.Module) -> list[tuple[str, torch.Size]]:
-    return [(name, p.shape) for name, p in module.named_parameters() if p.requires_grad]
+def _trainable(module: nn.Module) -> list[tuple[str, torch.Size, int]]:
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    # The object itself, too: a path differentiates by the parameters that it was made with.
+    return [(name, p.shape, id(p)) for name, p in named]
 
 
 def _flatten(module: nn.Module) -> Tensor:

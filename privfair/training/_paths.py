@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from privfair.core import _validation as check
@@ -14,7 +15,12 @@ from privfair.training._functional import FunctionalPath
 from privfair.training._ghost import GhostPath
 from privfair.training._ghost._recorder import UnsupportedUseError
 from privfair.training._losses import RecordLoss
-from privfair.training._probe import check_per_record_module, check_record_loss
+from privfair.training._probe import (
+    ProbeLoss,
+    check_per_record_module,
+    check_record_loss,
+    made_up_inputs,
+)
 
 __all__ = ["PATHS", "GradientPath", "choose_path"]
 
@@ -70,6 +76,15 @@ def choose_path(
     return _CheckedPath(grad_path, module, loss)
 
 
+def _not_vectorised(error: Exception) -> str:
+    return (
+        "the module's per-record gradients cannot be computed: torch.func.vmap fails on made-up "
+        f"records ({str(error).partition(chr(10))[0][:200]}). Control flow by values, "
+        "and some recurrent layers, cannot be vectorised; use grad_path='opacus', whose layers "
+        "(opacus.layers.DPGRU, for example) can, or other layers."
+    )
+
+
 def _untested(grad_path: str) -> str:
     return (
         f"grad_path={grad_path!r} hands the loss a whole batch, and this loss could "
@@ -109,9 +124,25 @@ class _CheckedPath:
         if not self._tested and self._wanted not in ("auto", "functional"):
             raise InvalidParameterError(_untested(self._wanted))
         if self._wanted in ("auto", "ghost"):
-            self._path = self._bookkeeping(X)
+            try:
+                self._path = self._bookkeeping(X)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise InvalidParameterError(_not_vectorised(error)) from error
         else:
             self._chosen.prepare(X)
+        if self._chosen.name == "functional":
+            self._try_out(X)
+
+    def _try_out(self, X: Tensor) -> None:
+        """Run the functional path on made-up records: it must not fail on the data."""
+        made = made_up_inputs(self._module, X, 3)
+        loss = ProbeLoss(self._loss.n_outputs)
+        y = torch.ones((3, loss.n_outputs), dtype=made.dtype if made.is_floating_point() else None)
+        rows = torch.arange(3, device=X.device)
+        try:
+            FunctionalPath(self._module, loss).sums(made, y.to(X.device), rows, 1.0, 0.0)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise InvalidParameterError(_not_vectorised(error)) from error
 
     def _bookkeeping(self, X: Tensor) -> GradientPath:
         if self._wanted == "auto" and not self._tested:

@@ -16,10 +16,18 @@ from privfair.core.exceptions import (
     IncompatibleNeighboringError,
     InvalidParameterError,
     LengthMismatchError,
+    PrivfairError,
 )
 from privfair.core.randomness import secret_stream
 from privfair.dp import DPClassifier, DPRegressor
-from privfair.training import DPEngine, LogisticLoss, SquaredLoss, TrainingPlan, make_optimizer
+from privfair.training import (
+    Checkpoints,
+    DPEngine,
+    LogisticLoss,
+    SquaredLoss,
+    TrainingPlan,
+    make_optimizer,
+)
 from privfair.training._users import UserPath, UserRecords, encode_users
 
 SCHEMA = Schema({"a": Numeric(-3, 3), "b": Numeric(-3, 3)})
@@ -275,3 +283,39 @@ def test_two_users_are_never_made_one(ids, n_users):
 def test_identifiers_that_may_have_been_merged_are_refused(ids, match):
     with pytest.raises(DataError, match=match):
         encode_users(ids)
+
+
+def _path_and_rows():
+    records = UserRecords.build(
+        torch.randn(12, 3), torch.ones(12), None, np.arange(12) // 2, 6, None, secret_stream(1)
+    )
+    module = torch.nn.Linear(3, 1)
+    return module, UserPath(module, LogisticLoss(), records), records.places
+
+
+def _engine(module, path, **options):
+    return DPEngine(
+        module, LogisticLoss(), TrainingPlan(6, 3, 2, 1.0, 2.0),
+        optimizer=make_optimizer("sgd", 0.1), path=path, **options,
+    )  # fmt: skip
+
+
+def test_users_cannot_be_spread_over_ranks():
+    """A user with records on two ranks would contribute twice the bound."""
+    module, path, _ = _path_and_rows()
+    with pytest.raises(AccountingAssumptionError, match="two ranks"):
+        _engine(module, path, parallel=object())
+
+
+def test_checkpoints_of_a_run_over_users_need_a_ledger_of_users(tmp_path):
+    module, path, places = _path_and_rows()
+    with pytest.raises(PrivfairError, match="unit"):
+        _engine(module, path).run(
+            places, places[:, 0], checkpoints=Checkpoints(tmp_path / "a", ledger=Ledger())
+        )
+    ledger = Ledger(unit="user")
+    module, path, places = _path_and_rows()
+    _engine(module, path).run(
+        places, places[:, 0], checkpoints=Checkpoints(tmp_path / "b", ledger=ledger)
+    )
+    assert len(ledger) == 1

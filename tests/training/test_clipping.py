@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from privfair.training import (
     make_clipping,
     make_optimizer,
 )
-from privfair.training._clipping import GUARD
+from privfair.training._clipping import GUARD, clip_factors
 from privfair.training._closed_form import ClosedFormPath
 from privfair.training._functional import FunctionalPath
 
@@ -217,6 +218,7 @@ def test_white_box_attack_finds_a_bound_that_is_twice_too_large(clipping, monkey
     monkeypatch.setattr(
         privfair.training, "DPEngine", functools.partial(DPEngine, clipping=Doubled())
     )
+    monkeypatch.setattr(_engine, "check_rule", lambda rule, bound: None)  # refuses it by itself
     result = audit_engine_step(TrainingPlan(2, 2, 1, 0.7, 0.8), draws=1500, noise_random_state=3)
     assert result.verdict != "no violation found"
 
@@ -374,3 +376,63 @@ def test_seeded_adaptive_runs_repeat_and_train(batch):
         ).run(batch[0], batch[1])  # fmt: skip
         weights.append(module[0].weight.detach().clone())
     assert torch.equal(*weights) and torch.isfinite(weights[0]).all()
+
+
+class OwnRule:
+    groups = None
+
+    def __init__(self, bound, factors, groups=None):
+        self.bound, self._factors, self.groups = bound, factors, groups
+
+    def factors(self, norms, guard):
+        return self._factors(norms)
+
+
+@dataclass(frozen=True)
+class Own:
+    make: object
+
+    def rule(self, module, bound):
+        return self.make(bound)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda c: 2 * c, lambda c: OwnRule(2 * c, torch.ones_like), lambda c: None, lambda c: True],
+    ids=["number", "rule", "nothing", "boolean"],
+)
+def test_a_rule_with_another_bound_is_refused(make):
+    with pytest.raises(AccountingAssumptionError, match="max_grad_norm"):
+        DPEngine(
+            mlp(5, 4, 1), LogisticLoss(), TrainingPlan(50, 10, 3, 0.7, 2.0),
+            optimizer=make_optimizer("sgd", 0.1), clipping=Own(make),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("groups", [None, (0, 0, 1, 1)], ids=["flat", "groups"])
+@pytest.mark.parametrize("factor", [5.0, -5.0, math.inf, math.nan])
+def test_no_rule_lets_a_contribution_pass_the_bound(path, groups, factor, batch):
+    """The noise is that of the bound, whatever factors a rule of one's own gives."""
+    rule = OwnRule(0.7, lambda norms: torch.full_like(norms, factor), groups)
+    chosen = path(mlp(5, 4, 1), LogisticLoss())
+    chosen.prepare(batch[0])
+    for at in range(5):
+        found = chosen.sums(batch[0], batch[1], torch.tensor([at]), rule, 0.0)
+        assert found.total.norm() <= 0.7 * (1 + 1e-12)
+
+
+def test_automatic_clipping_of_a_zero_gradient_is_zero_for_every_gamma():
+    factors = clip_factors(
+        torch.zeros(1).double(), AutomaticClipping(1e-320).rule(nn.Linear(1, 1), 1.0)
+    )
+    assert torch.isfinite(factors).all()
+
+
+@pytest.mark.parametrize("current", [0.5, 2.0, 8.0])
+def test_the_adaptive_rule_scales_to_the_bound_of_the_noise(current):
+    rule = AdaptiveClipping().rule(nn.Linear(1, 1), 2.0)
+    rule.current = current
+    norms = torch.tensor([0.1, 0.5, 1.0, 20.0]).double()
+    expected = 2.0 * (norms / current).clamp(max=1.0)
+    torch.testing.assert_close(clip_factors(norms, rule, 0.0) * norms, expected)

@@ -153,6 +153,7 @@ def test_engine(checker):
 
 MEAN = "mean = noise.add(sums.total) / plan.expected_batch_size"
 BOUND = "self._bound = chosen.rule(module, plan.max_grad_norm) if plan.private else None"
+CHECK = ("check_rule(self._bound, plan.max_grad_norm)", "pass")  # refuses them by itself
 ENGINE_BUGS = {
     "noise omitted on the last step": (
         check_every_step_is_noised,
@@ -203,15 +204,18 @@ ENGINE_BUGS = {
     "clipped with C squared": (
         check_one_record_moves_the_sum_by_at_most_the_bound,
         ("chosen.rule(module, plan.max_grad_norm)", "chosen.rule(module, plan.max_grad_norm**2)"),
+        CHECK,
     ),
     "clipped after summing": (
         check_one_record_moves_the_sum_by_at_most_the_bound,
         (BOUND, "self._bound = None"),
+        CHECK,
         (MEAN, "sums.total.mul_(min(1.0, bound / max(float(sums.total.norm()), 1e-30)));" + MEAN),
     ),
     "not clipped": (
         check_sum_of_clipped_gradients,
         (BOUND, "self._bound = None"),
+        CHECK,
     ),
 }  # fmt: skip
 
@@ -542,3 +546,15 @@ def test_a_record_of_weight_zero_is_a_record_left_out(what: str) -> None:
     left_out = run(X[kept], y[kept], S[kept], weight[kept])
     assert torch.allclose(full, left_out, atol=1e-7)
     assert not torch.allclose(full, run(X, y, S, torch.ones(40)), atol=1e-4)
+
+
+def test_parameters_that_are_replaced_after_the_engine_was_made_are_refused() -> None:
+    """The closed form would differentiate by the old ones and update the new ones."""
+    module = mlp(5, 3, 1)
+    engine = DPEngine(
+        module, LogisticLoss(), TrainingPlan(20, 5, 3, 1.0, 2.0),
+        optimizer=make_optimizer("sgd", 0.1),
+    )  # fmt: skip
+    module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()}, assign=True)
+    with pytest.raises(AccountingAssumptionError, match="replace"):
+        engine.run(torch.randn(20, 5), torch.ones(20))

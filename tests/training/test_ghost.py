@@ -558,6 +558,30 @@ def test_modules_that_depend_on_the_size_of_the_batch_are_refused(module, path):
         choose_path(path, module, LogisticLoss()).prepare(torch.randn(5, 6))
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.out = nn.GRU(4, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, x):
+        return self.out(self.gru(x)[0][:, -1])
+
+
+class Branches(nn.Linear):
+    def forward(self, x):
+        return super().forward(x * 2 if x.max() > 100 else x)
+
+
+@pytest.mark.parametrize("path", ["auto", "functional"])
+@pytest.mark.parametrize(
+    ("module", "shape"), [(Recurrent(), (7, 3, 4)), (Branches(4, 1), (7, 4))], ids=["gru", "if"]
+)
+def test_what_cannot_be_vectorised_is_found_out_before_the_run(module, shape, path):
+    """In the run the message would tell the size of the batch that was drawn."""
+    with pytest.raises(InvalidParameterError, match="made-up records"):
+        choose_path(path, module, LogisticLoss()).prepare(torch.randn(shape))
+
+
 class OddTargets(SoftmaxLoss):
     """Takes targets that no made-up ones resemble."""
 
