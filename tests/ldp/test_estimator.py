@@ -29,9 +29,9 @@ from privfair.core.exceptions import (
     SchemaError,
     UnsafeFileError,
 )
-from privfair.ldp import RSFD, LDPFrequencyEstimator, RowReports
+from privfair.ldp import OUE, RSFD, SS, LDPFrequencyEstimator, RowReports
 from privfair.ldp._domains import Domain
-from privfair.ldp._linear import linear_variance
+from privfair.ldp._linear import _given_value, linear_variance
 from privfair.testing import RecordingLedger, RefusingLedger
 
 N = 4_000
@@ -287,6 +287,20 @@ def test_the_variance_of_a_mean_is_the_one_observed(strategy, protocol, fake) ->
     assert 0.5 < ratio < 1.5
     assert abs(np.mean(means) - truth) < 4.5 * np.sqrt(np.mean(variances) / 80)
     assert np.mean(covered) >= 0.95
+
+
+@pytest.mark.parametrize("protocol", [SS(5, 1.0, 2), SS(5, 1.0, 3), OUE(5, 1.0)], ids=repr)
+def test_variances_given_a_value_by_enumeration(protocol) -> None:
+    w = np.array([3.0, -1.0, 0.5, 2.0, 7.0])
+    for x, found in enumerate(_given_value(protocol, w)):
+        moments = np.zeros(3)
+        for output in protocol.outputs():
+            held = np.isin(np.arange(5), output) if isinstance(protocol, SS) else np.array(output)
+            t = w @ (held - protocol.q_) / (protocol.p_ - protocol.q_)
+            moments += float(protocol.probability(output, x)) * np.array([1, t, t * t])
+        assert moments[0] == pytest.approx(1)
+        assert moments[1] == pytest.approx(w[x])
+        assert found == pytest.approx(moments[2] - moments[1] ** 2)
 
 
 def test_a_mean_needs_bins_and_reports() -> None:
