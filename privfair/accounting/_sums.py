@@ -61,7 +61,7 @@ class SpentSum:
     >>> total = SpentSum()
     >>> total.add(Spent(0.5, 1e-6, 0.0))
     >>> total.value()
-    Spent(epsilon=0.5, delta=1e-06, loss=0.0)
+    Spent(epsilon=0.5, delta=1e-06, loss=0.0, failed=0.0)
     """
 
     __slots__ = ("_delta", "_epsilon", "_loss")

@@ -182,13 +182,13 @@ def test_smooth_claims_agree_with_their_points() -> None:
 
 def test_half_of_the_noise_is_found(monkeypatch) -> None:
     """The engine draws noise for another multiplier than it certifies: found in every one of 3."""
-    from privfair.training import _engine
+    from privfair.training import _noise
 
-    real = _engine.HardenedGaussian
+    real = _noise.HardenedGaussian
     plan = TrainingPlan(1000, 1000, steps=1, max_grad_norm=1.0, noise_multiplier=1.0)
     assert not audit_engine(plan, test="curve", delta=1e-5, noise_random_state=5).violated
     monkeypatch.setattr(
-        _engine, "HardenedGaussian", lambda sigma, *a, **k: real(sigma / 2, *a, **k)
+        _noise, "HardenedGaussian", lambda sigma, *a, **k: real(sigma / 2, *a, **k)
     )
     for seed in range(3):
         found = audit_engine(plan, test="curve", delta=1e-5, noise_random_state=seed)

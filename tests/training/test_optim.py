@@ -105,7 +105,8 @@ def test_the_engine_tells_the_noise_that_it_adds():
         torch.zeros((20, 399)), torch.zeros(20)
     )
     assert set(recorder.stds) == {recorder.stds[0]}
-    assert recorder.stds[0] == pytest.approx(1.7 * 0.6 / 5, rel=1e-3)
+    # Float32 blocks widen the sensitivity by 0.2 %.
+    assert 1.7 * 0.6 / 5 <= recorder.stds[0] <= 1.003 * 1.7 * 0.6 / 5
     ratio = float(torch.stack(recorder.seen).std()) / recorder.stds[0]
     assert abs(ratio - 1) < 6 * 0.0035
 
