@@ -136,6 +136,12 @@ class LongitudinalClient:
                 book = MemoBook.from_bytes(data, self.protocols, self._stream)
                 for expected in known:
                     _same(book, expected)
+                if self._file is not None and not known and book.generation:
+                    raise DataIntegrityError(
+                        "the memo store has no marker beside it, so that it may be an old copy. "
+                        "If it is the newest one, pass its receipt; otherwise restore that, or "
+                        "pass reset=True, which counts what this copy says was spent."
+                    )
             elif known:
                 raise DataIntegrityError(
                     "the memo store is lost: a receipt shows that there was one. Drawing its "
@@ -225,6 +231,8 @@ class LongitudinalClient:
         book = MemoBook.from_bytes(data, self.protocols, self._stream)
         for expected in (marker, mine):
             _same(book, expected)
+        if not book.holds(self._book.to_bytes()):
+            raise DataIntegrityError(_FORKED)
         return book
 
     def _named(self, attribute: str | None) -> str:
@@ -309,6 +317,8 @@ class LongitudinalClient:
                         f"{file.path} holds a newer state of this store, whose memos would be "
                         "lost. Load it."
                     )
+                if not self._book.holds(data):
+                    raise DataIntegrityError(_FORKED)
             file.write(self._book.to_bytes())
 
     @classmethod
@@ -327,6 +337,13 @@ class LongitudinalClient:
                 "LongitudinalClient(protocols, path=..., reset=True)."
             )
         return cls(protocols, path=path, receipt=receipt, noise_random_state=noise_random_state)
+
+
+_FORKED = (
+    "the memo store on disk and this client are two continuations of one store: each has memos "
+    "that the other lacks, and keeping one would lose what the other spent. Go on from the store "
+    "on disk, and let no two clients begin from one copy."
+)
 
 
 def _keys(drawer: Drawer, values: Ints) -> Ints:

@@ -194,6 +194,16 @@ class MemoBook:
         spent = {name: d.spent for name, d in self.drawers.items()}
         return StoreReceipt(self.store_id.hex(), self.generation, self.resets, spent)
 
+    def holds(self, data: bytes) -> bool:
+        """Return whether all memos of a store are among these, and were drawn in the same way."""
+        for name, theirs in _document(data)["attributes"].items():
+            mine = self.drawers[name].to_dict() if name in self.drawers else None
+            if mine is None or any(mine[key] != theirs[key] for key in ("fingerprint", "public")):
+                return False
+            if not theirs["memos"].items() <= mine["memos"].items():
+                return False
+        return True
+
     def to_bytes(self) -> bytes:
         """Return everything: little-endian head, JSON, a digest of both."""
         text = json.dumps(

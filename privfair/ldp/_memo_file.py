@@ -22,7 +22,9 @@ class StoreFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        # A link is followed once: writing replaces the file, and would leave the link's target as
+        # a second store that knows nothing of later memos.
+        self.path = Path(path).resolve()
         self.marker = self.path.with_name(self.path.name + ".receipt")
         if not self.path.parent.is_dir():
             raise OutputTargetError(f"{self.path.parent} is no folder: a store needs one.")

@@ -388,7 +388,8 @@ def test_a_foreign_store_is_refused(path, tmp_path) -> None:
     new = LongitudinalClient(PROTOCOL, path=path, reset=True)
     assert (new.resets_, new.epsilon_spent()) == (1, 2.0)
     aside = path.with_name("memos.before-reset-1")
-    assert memos(LongitudinalClient(PROTOCOL, path=aside)) == memos(other)
+    back = LongitudinalClient(PROTOCOL, path=aside, receipt=other.receipt())
+    assert memos(back) == memos(other)
 
 
 def test_an_old_copy_is_refused(path) -> None:
@@ -471,3 +472,57 @@ def test_saving_never_overwrites_memos(path) -> None:
     assert memos(LongitudinalClient.load(path, PROTOCOL)) == memos(back)
     with pytest.raises(OutputTargetError):
         LongitudinalClient(PROTOCOL, path=path.parent / "none" / "memos")
+
+
+def test_two_continuations_of_one_store_are_not_saved_over_each_other(path) -> None:
+    start = LongitudinalClient(PROTOCOL)
+    start.privatize(0)
+    one, two, three = (LongitudinalClient.from_bytes(start.to_bytes(), PROTOCOL) for _ in "abc")
+    one.privatize(1)
+    two.privatize(2)
+    three.privatize([2, 3])
+    three.privatize(4)  # a later generation than the other one's
+    one.save(path)
+    for other in (two, three):
+        with pytest.raises(DataIntegrityError, match="two continuations"):
+            other.save(path)
+    assert memos(LongitudinalClient.load(path, PROTOCOL)) == memos(one)
+
+
+def test_a_store_replaced_by_another_continuation_is_refused(path, tmp_path) -> None:
+    client = LongitudinalClient(PROTOCOL, path=path)
+    client.privatize(0)
+    other = LongitudinalClient.from_bytes(path.read_bytes(), PROTOCOL)
+    client.privatize(1)
+    other.privatize(2)
+    other.privatize(3)
+    path.write_bytes(other.to_bytes())
+    with pytest.raises(DataIntegrityError, match="two continuations"):
+        client.privatize(4)
+
+
+def test_a_store_without_its_marker_may_be_old(path) -> None:
+    client = LongitudinalClient(PROTOCOL, path=path)
+    client.privatize(1)
+    old = path.read_bytes()
+    client.privatize(2)
+    path.write_bytes(old)
+    marker(path).unlink()
+    with pytest.raises(DataIntegrityError, match="no marker"):
+        LongitudinalClient(PROTOCOL, path=path)
+    with pytest.raises(DataIntegrityError, match="old copy"):
+        LongitudinalClient(PROTOCOL, path=path, receipt=client.receipt())
+    path.write_bytes(client.to_bytes())
+    whole = LongitudinalClient(PROTOCOL, path=path, receipt=client.receipt())
+    assert memos(whole) == memos(client) and marker(path).exists()
+
+
+def test_a_link_to_a_store_is_the_same_store(path, tmp_path) -> None:
+    client = LongitudinalClient(PROTOCOL, path=path)
+    client.privatize(1)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    second = LongitudinalClient(PROTOCOL, path=link)
+    second.privatize(2)
+    client.privatize(3)
+    assert link.is_symlink() and client.epsilon_spent() == 6.0
