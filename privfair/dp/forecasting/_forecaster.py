@@ -18,6 +18,7 @@ from privfair.core.device import resolve_device
 from privfair.core.estimators import PrivateEstimatorMixin
 from privfair.core.exceptions import (
     AccountingAssumptionError,
+    BudgetExceededError,
     DataError,
     InvalidParameterError,
     NumericsError,
@@ -503,6 +504,11 @@ class DPForecaster(PrivateEstimatorMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         if self._last is None:
             raise InvalidParameterError("only mode='input' releases rows.")
+        if not hasattr(self, "perturber_"):
+            raise BudgetExceededError(
+                "a forecaster from a file releases no rows: the one that paid for them counts "
+                "them. Fit anew, which is charged."
+            )
         times = self._last.times
         if times is not None:
             step = self._cutter().step(times)

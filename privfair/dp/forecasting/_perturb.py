@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,7 @@ class GaussianInputPerturber(PrivateEstimatorMixin, BaseEstimator):
             twice = 2 if self.neighboring == "replace_one" else 1
             self.sigma_, self.mu_ = sigma, twice * sensitivity * math.sqrt(rows) / sigma
             self.n_features_in_, self.n_released_ = counts.shape[1], len(counts)
+            self._payer = os.getpid()
             noisy = self._released(counts, self.noise_random_state)
         self.privacy_: PrivacyGuarantee = guarantee(
             event, delta=self.delta, neighboring=self.neighboring, unit="user",
@@ -253,6 +255,11 @@ class GaussianInputPerturber(PrivateEstimatorMixin, BaseEstimator):
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self, "privacy_")
+        if getattr(self, "_payer", None) != os.getpid():
+            raise BudgetExceededError(
+                "this perturber is a copy, or of another process: the rows that were paid for are "
+                "released by the one that paid, which counts them. Fit anew, which is charged."
+            )
         if self.n_released_ >= int(self.n_releases or 0):
             raise BudgetExceededError(
                 f"all n_releases = {self.n_releases} rows that were paid for are released. Fit "
@@ -267,6 +274,12 @@ class GaussianInputPerturber(PrivateEstimatorMixin, BaseEstimator):
         seed = self.noise_random_state
         noisy = self._released(counts, None if seed is None else seed + self.n_released_)
         return np.asarray(self._processed(noisy)[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of the count would each release all rows that were paid for once.
+        state = dict(super().__getstate__())
+        state.pop("_payer", None)
+        return state
 
     def _counts(self, X: Any, timestamps: Any) -> NDArray[np.int64]:
         values = read_series(X, timestamps).values

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -42,6 +44,25 @@ def series(n=1500, seed=0, level=3000.0):
 
 def users():
     return Ledger(unit="user")
+
+
+def test_copies_release_none_of_the_rows_that_were_paid_for_once(tmp_path):
+    counts = series(60).to_numpy()
+    perturber = GaussianInputPerturber(n_releases=62, ledger=users())
+    perturber.fit_transform(counts)
+    for other in (
+        copy.deepcopy(perturber), copy.copy(perturber), pickle.loads(pickle.dumps(perturber))
+    ):  # fmt: skip
+        with pytest.raises(BudgetExceededError, match="copy"):
+            other.release_next(counts[0])
+    assert perturber.release_next(counts[0]).shape == (3,)
+    model = DPForecaster(model="ridge", n_releases=62, ledger=users()).fit(counts)
+    with pytest.raises(BudgetExceededError, match="copy"):
+        pickle.loads(pickle.dumps(model)).release_next(counts[0])
+    model.save(tmp_path / "model")
+    with pytest.raises(BudgetExceededError, match="from a file"):
+        DPForecaster.load(tmp_path / "model").release_next(counts[0])
+    assert model.release_next(counts[0]).shape == (3,)
 
 
 # -- windows ------------------------------------------------------------------------------------
