@@ -13,11 +13,14 @@ from privfair.core.estimate import Estimate
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.core.randomness import check_random_state, secret_stream
 from privfair.core.statistics import clopper_pearson_interval
+from privfair.ldp._dbitflip import DBitFlipPM
 from privfair.ldp._direct import SS, DirectProtocol
 from privfair.ldp._hashing import HashingProtocol, hash_bucket
+from privfair.ldp._longitudinal import LongitudinalProtocol
 from privfair.ldp._population import fresh_reports
 from privfair.ldp._protocol import FrequencyProtocol, Ints
 from privfair.ldp._reports import Reports
+from privfair.ldp._research import SHE
 from privfair.ldp._structured import HR, PGR
 from privfair.ldp._unary import UnaryProtocol, unary_success
 
@@ -242,7 +245,8 @@ def averaging_attack(
         "averaging_success", right / users, float(found.low), float(found.high),
         confidence=level, n=users, method="simulation, Clopper-Pearson interval",
         details={"protocol": protocol.name, "n_reports": rounds,
-                 "epsilon": rounds * protocol.epsilon},
+                 "epsilon": protocol.epsilon_after(rounds)
+                 if isinstance(protocol, LongitudinalProtocol) else rounds * protocol.epsilon},
     )  # fmt: skip
 
 
@@ -342,25 +346,35 @@ def _table(name: str, values: ArrayLike) -> NDArray[Any]:
 
 
 # -- false reports --------------------------------------------------------------------------------
-def max_manipulation(protocol: FrequencyProtocol, fraction: float) -> float:
-    """Return how far false reports can raise the estimated frequency of one value.
+def max_manipulation(
+    protocol: FrequencyProtocol, fraction: float, *, attributes: int = 1
+) -> float:
+    r"""Return how far false reports can raise the estimated frequency of one value.
 
     Parameters
     ----------
     protocol : FrequencyProtocol
     fraction : float
-        Share of all reports that are false, in (0, 1].
+        Share of all users whose reports are false, in (0, 1].
+    attributes : int, default=1
+        Number of attributes of which each user reports a random one (SMP). Who lies reports the
+        target's.
 
     Returns
     -------
     float
-        fraction * (1 - q) / (p - q), above what the same users would have added, had they all
+        share * (1 - q) / (p - q), above what the same users would have added, had they all
         reported honestly about other values.
 
     Notes
     -----
     A false report supports the target for certain; an honest one about another value does with
     probability q. The stronger the protection, the smaller p - q, and the more a few can move.
+
+    The share is that of false reports among those about the target. Where an honest user is asked
+    about it with probability a (1 / attributes; d / k for DBitFlipPM) and all false ones speak of
+    it, it is :math:`\phi / (\phi + (1 - \phi) a)` of a fraction :math:`\phi`, up to 1 / a times
+    as much. Reports of SHE are numbers: a false one adds the largest that is accepted.
 
     References
     ----------
@@ -377,4 +391,10 @@ def max_manipulation(protocol: FrequencyProtocol, fraction: float) -> float:
     share = check.probability(fraction=fraction)
     if share == 0:
         raise InvalidParameterError("fraction must be in (0, 1], got 0.")
+    asked = 1.0 / check.positive_int(attributes=attributes)
+    if isinstance(protocol, DBitFlipPM):
+        asked *= protocol.d / protocol.k
+    share /= share + (1.0 - share) * asked
+    if isinstance(protocol, SHE):
+        return float(share * protocol.largest / int(protocol.steps))
     return float(share * (1 - protocol.q_) / (protocol.p_ - protocol.q_))

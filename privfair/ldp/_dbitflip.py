@@ -159,6 +159,12 @@ class DBitFlipPM(LongitudinalProtocol):
         """Two numbers per bucket."""
         return 2 * self.k
 
+    def is_tally(self, tally: Ints, n: int) -> bool:
+        """Return whether n reports can have this tally."""
+        ones, asked = tally[: self.k], tally[self.k :]
+        fits = super().is_tally(tally, n) and int(asked.sum()) == n * self.d
+        return fits and bool((ones <= asked).all())
+
     def support_of(self, tally: Ints, n: int) -> Ints:
         """Return how many reports set each bucket's bit."""
         return tally[: self.k]

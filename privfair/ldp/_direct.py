@@ -70,6 +70,10 @@ class DirectProtocol(FrequencyProtocol):
         """Return the probability of a report."""
         return self.exact_p if output == value else self.exact_q
 
+    @property
+    def _adds(self) -> int:
+        return 1
+
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how often each value was reported."""
         return np.bincount(payload["code"], minlength=self.k).astype(np.int64)
@@ -259,6 +263,10 @@ class SS(FrequencyProtocol):
         np.put_along_axis(out, place, chosen, axis=1)
         out[rows, values] = holds
         return out
+
+    @property
+    def _adds(self) -> int:
+        return self.omega_
 
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how many subsets hold each value."""

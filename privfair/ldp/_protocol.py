@@ -190,7 +190,15 @@ class FrequencyProtocol(ABC):
 
     def is_tally(self, tally: Ints, n: int) -> bool:
         """Return whether n reports can have this tally."""
-        return not tally.size or (int(tally.min()) >= 0 and int(tally.max()) <= n)
+        if tally.size and (int(tally.min()) < 0 or int(tally.max()) > n):
+            return False
+        each = self._adds
+        return each is None or int(tally.sum()) == n * each
+
+    @property
+    def _adds(self) -> int | None:
+        """How much every report adds to the tally in all; None if reports differ in that."""
+        return None
 
     def tells(self, payload: dict[str, NDArray[Any]], x0: int, x1: int) -> Ints:
         """Return 1 for each report that is likelier under x0, 2 under x1, by the full ratio.

@@ -159,6 +159,11 @@ class SHE(FrequencyProtocol):
             raise InvalidParameterError(f"steps must be at most {_STEPS}, got {self.steps}.")
 
     @property
+    def largest(self) -> int:
+        """The largest number that a report may hold, in steps of the grid."""
+        return _LARGEST
+
+    @property
     def scale(self) -> Fraction:
         """Scale of the noise in steps of the grid."""
         return 2 * int(self.steps) / Fraction(self.epsilon)

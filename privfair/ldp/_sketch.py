@@ -360,6 +360,10 @@ class HCMS(SketchProtocol):
             "cell": (2 * columns + bit).astype(np.uint32),
         }
 
+    @property
+    def _adds(self) -> int:
+        return 1
+
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how often each function, column and bit was reported, flattened."""
         flat = payload["row"].astype(np.int64) * (2 * self.w) + payload["cell"]

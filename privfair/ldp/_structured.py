@@ -118,6 +118,10 @@ class HR(FrequencyProtocol):
         drawn ^= np.where(odd != wanted, row & -row, 0)
         return {"code": drawn.astype(code_dtype(self.K_))}
 
+    @property
+    def _adds(self) -> int:
+        return 1
+
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how often each column was reported."""
         return np.bincount(payload["code"], minlength=self.K_).astype(np.int64)
@@ -321,6 +325,10 @@ class PGR(FrequencyProtocol):
             z[todo, lead[todo]] = (aim - rest) % r
             todo = todo[~z[todo].any(axis=1)]  # the zero vector is no point
         return {"code": self._indices(z).astype(code_dtype(self.K_))}
+
+    @property
+    def _adds(self) -> int:
+        return 1
 
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
         """Return how often each point was reported."""

@@ -135,6 +135,7 @@ def read_collection(given: LocalCollection) -> list[LocalColumn]:
             sums.protocol, trials=given.trials, fraction=given.fraction,
             users=sums.n_reports_ if given.shuffle_delta is not None else None,
             delta=given.shuffle_delta,
+            attributes=len(given.aggregators) if given.strategy == "smp" else 1,
         )  # fmt: skip
         out.append(LocalColumn(clean_label(name), sums.protocol, found, mean, view))
     return out
@@ -148,6 +149,7 @@ def attack_view(
     fraction: float = 0.01,
     users: int | None = None,
     delta: float | None = None,
+    attributes: int = 1,
 ) -> dict[str, Any]:
     """Return what is computed and measured about a local randomiser, as JSON data.
 
@@ -164,6 +166,8 @@ def attack_view(
         Reports that pass a trusted shuffler; None for no shuffler.
     delta : float or None
         Of the shuffled reports.
+    attributes : int, default=1
+        Number of columns of which each user reports a random one: fake users all take this one.
 
     Returns
     -------
@@ -212,7 +216,7 @@ def attack_view(
         "attack_success": attack_success(protocol),
         "guess_without_report": 1.0 / protocol.k,
         "fake_users": fraction,
-        "poisoning_bound": float(max_manipulation(protocol, fraction)),
+        "poisoning_bound": float(max_manipulation(protocol, fraction, attributes=attributes)),
         "shuffled": shuffled,
         "contradicted": exact > protocol.epsilon
         or (lower is not None and lower > protocol.epsilon),

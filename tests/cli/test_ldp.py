@@ -465,6 +465,24 @@ def test_audit_of_an_honest_randomiser(run: Run, protocol: str) -> None:
     assert found["shuffled"] is None
 
 
+@pytest.mark.parametrize(("strategy", "attributes"), [("smp", 2), ("spl", 1)])
+def test_fake_users_of_a_plan_all_take_one_column(
+    run: Run, folder: Path, strategy: str, attributes: int
+) -> None:
+    from privfair.ldp._collection import frames
+    from privfair.ldp.audit import max_manipulation
+
+    plan = folder / f"plan-{strategy}"
+    run("ldp", "plan", "--column", "education", "--column", "hours", "--schema",
+        str(folder / "schema.toml"), "--bin", "hours=20,40", "--epsilon", "1", "--strategy",
+        strategy, "--output", str(plan))  # fmt: skip
+    found = json.loads(run("ldp", "audit", str(plan), "--trials", "1000", "--json").out)["audits"]
+    collection, _ = frames(plan, lambda collection, rest: None)
+    for column, one in zip(collection.columns, found, strict=True):
+        bound = max_manipulation(column.protocol, 0.01, attributes=attributes)
+        assert one["poisoning_bound"] == pytest.approx(bound)
+
+
 def test_audit_finds_a_randomiser_that_lies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from privfair.ldp import GRR
     from privfair.ldp._exact import ONE

@@ -29,12 +29,18 @@ from privfair.ldp import (
     OLH,
     OUE,
     PGR,
+    SHE,
+    SMP,
     SS,
     SUE,
+    Aggregator,
+    DBitFlipPM,
     LongitudinalPopulation,
     Reports,
+    RowAggregator,
     audit,
     randomize,
+    randomize_rows,
 )
 from privfair.ldp._attacks import _buckets_in_use
 from privfair.ldp._exact import threshold
@@ -299,6 +305,55 @@ def test_false_reports_move_what_is_stated() -> None:
             support[0] + m * protocol.q_, n
         )
         assert shift == pytest.approx(audit.max_manipulation(protocol, m / n), rel=1e-9)
+
+
+def test_liars_all_speak_of_their_target() -> None:
+    """Honest users are asked about one of several attributes, or buckets; liars choose theirs."""
+    n, m = 90_000, 1_000
+    rows = np.ones((n - m, 4), dtype=np.int64)
+    strategy = SMP([8, 8, 8, 8], 1.0, "GRR")
+    honest = RowAggregator(strategy).partial_fit(
+        randomize_rows(strategy, rows, noise_random_state=3)
+    )
+    protocol = strategy.protocols_[0]
+    false = Reports(protocol, {"code": np.zeros(m, dtype=np.uint8)})
+    before = honest.attributes_[0]
+    after = Aggregator(protocol).merge(before).partial_fit(false)
+    shift = (after.estimate().frequencies_raw - before.estimate().frequencies_raw)[0]
+    bound = audit.max_manipulation(protocol, m / n, attributes=4)
+    assert shift == pytest.approx(bound, rel=0.1)
+    assert shift > 3 * audit.max_manipulation(protocol, m / n)
+
+
+def test_liars_with_buckets_of_their_choice() -> None:
+    n, m = 90_000, 1_000
+    protocol = DBitFlipPM(16, 1.0, 1)
+    users = LongitudinalPopulation(protocol, n - m, noise_random_state=3)
+    before = Aggregator(protocol).partial_fit(users.privatize(np.ones(n - m, dtype=np.int64)))
+    false = Reports(
+        protocol,
+        {"buckets": np.zeros((m, 1), dtype=np.uint8), "bits": np.ones((m, 1), dtype=np.uint8)},
+    )
+    after = before + Aggregator(protocol).partial_fit(false)
+    shift = (after.estimate().frequencies_raw - before.estimate().frequencies_raw)[0]
+    assert shift == pytest.approx(audit.max_manipulation(protocol, m / n), rel=0.1)
+
+
+def test_liars_of_she_add_what_is_accepted() -> None:
+    protocol = SHE(4, 1.0)
+    sums = np.zeros((100, 4), dtype=np.int64)
+    sums[0, 0] = protocol.largest
+    found = Aggregator(protocol).partial_fit(Reports(protocol, {"sums": sums})).estimate()
+    assert found.frequencies_raw[0] == pytest.approx(audit.max_manipulation(protocol, 0.01))
+    sums[0, 0] += 1
+    with pytest.raises(DataError):
+        Reports(protocol, {"sums": sums})
+
+
+def test_reports_from_one_memo_are_not_added_up() -> None:
+    protocol = LGRR(1000, 2.0, 0.01)
+    found = audit.averaging_attack(protocol, 2, n_users=50, noise_random_state=0)
+    assert found.details["epsilon"] == protocol.epsilon_after(2) > 2 * protocol.eps_1
 
 
 def test_bad_attack_input() -> None:

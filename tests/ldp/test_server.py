@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
+from privfair.core.exceptions import (
+    DataError,
+    DataIntegrityError,
+    InvalidParameterError,
+    InvalidTypeError,
+)
 from privfair.ldp import (
     BLH,
     GRR,
@@ -20,6 +25,8 @@ from privfair.ldp import (
     SUE,
     Aggregator,
     Client,
+    DBitFlipPM,
+    LongitudinalPopulation,
     Reports,
     choose,
     concatenate,
@@ -142,6 +149,28 @@ def test_state_round_trip(make) -> None:
         Aggregator.from_bytes(data, make(13, 2.0))
     with pytest.raises(ValueError):
         Aggregator.from_bytes(data[:-1], server.protocol)
+
+
+@pytest.mark.parametrize("make", [GRR, SS, HR, PGR])
+def test_sums_that_no_reports_add_up_to_are_refused(make) -> None:
+    server = Aggregator(make(13, 1.0)).partial_fit(sample(make))
+    for change in (1, -1):
+        other = Aggregator(make(13, 1.0)) + server
+        other._tally[int(np.argmax(other._tally > 0))] += change
+        assert other._tally.min() >= 0 and other._tally.max() <= other.n_reports_
+        with pytest.raises(DataIntegrityError, match="number of reports"):
+            Aggregator.from_bytes(other.to_bytes(), server.protocol)
+
+
+def test_sums_of_buckets_fit_together() -> None:
+    protocol = DBitFlipPM(9, 2.0, 3)
+    users = LongitudinalPopulation(protocol, 40, noise_random_state=1)
+    server = Aggregator(protocol).partial_fit(users.privatize(np.arange(40) % 9))
+    assert Aggregator.from_bytes(server.to_bytes(), protocol) == server
+    server._tally[0] = server._tally[9] + 1  # more bits set than were asked for
+    server._tally[1] -= server._tally[1] > 0
+    with pytest.raises(DataIntegrityError, match="number of reports"):
+        Aggregator.from_bytes(server.to_bytes(), protocol)
 
 
 def test_merging_other_protocols_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.ldp import GRR, OUE, Aggregator, randomize
+from privfair.ldp.audit import max_manipulation
 from privfair.report import (
     AuditConfig,
     LocalCollection,
@@ -22,6 +24,7 @@ from privfair.report import (
     to_model_card,
     to_text,
 )
+from privfair.report._local import read_collection
 
 
 def sums(protocol, names, counts, seed: int = 0) -> Aggregator:
@@ -40,6 +43,14 @@ def study() -> LocalCollection:
         edges={"hours": (0, 20, 40, 60)}, postprocess="norm_sub", trials=2000,
         shuffle_delta=1e-6,
     )  # fmt: skip
+
+
+def test_fake_users_of_a_sampled_column_all_take_it(study: LocalCollection) -> None:
+    found = {c.name: c.attack["poisoning_bound"] for c in read_collection(study)}
+    assert found["degree"] == max_manipulation(OUE(3, 1.0), 0.01, attributes=2)
+    every = read_collection(replace(study, strategy="spl"))
+    assert every[0].attack["poisoning_bound"] == max_manipulation(OUE(3, 1.0), 0.01)
+    assert found["degree"] > 1.9 * every[0].attack["poisoning_bound"]
 
 
 def test_the_report_holds_estimates_intervals_and_the_attack_view(study: LocalCollection) -> None:

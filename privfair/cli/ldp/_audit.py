@@ -84,8 +84,11 @@ def audit(
     from privfair.report import attack_view
 
     subjects: list[tuple[str | None, FrequencyProtocol]] = []
+    attributes = 1
     if source is not None:
-        subjects = [(c.name, c.protocol) for c in saved_collection(source).columns]
+        collection = saved_collection(source)
+        subjects = [(c.name, c.protocol) for c in collection.columns]
+        attributes = len(subjects) if collection.strategy == "smp" else 1
     elif protocol is not None and k is not None and epsilon is not None:
         from privfair.ldp._collection import make_protocol
 
@@ -94,7 +97,7 @@ def audit(
     for name, subject in subjects:
         view = attack_view(
             subject, trials=trials, confidence=confidence, fraction=fraction, users=users,
-            delta=delta,
+            delta=delta, attributes=attributes,
         )  # fmt: skip
         found.append({"column": name, **view})
     contradicted = any(entry["contradicted"] for entry in found)
@@ -117,7 +120,7 @@ def _lines(entry: dict[str, Any]) -> list[str]:
         f"  guessing  right in {100 * entry['attack_success']:.2f} % from one report, "
         f"{100 * entry['guess_without_report']:.2f} % without "
         "(values equally likely)",
-        f"  poisoning {100 * entry['fake_users']:g} % fake users move a frequency by at most "
+        f"  poisoning {100 * entry['fake_users']:g} % fake users raise a frequency by at most "
         f"{entry['poisoning_bound']:.4g}",
     ]
     if entry["shuffled"] is not None:

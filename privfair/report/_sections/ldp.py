@@ -235,7 +235,7 @@ def _attacks(columns: list[LocalColumn]) -> Table:
             Column("exact", "Computed epsilon", "text"),
             Column("lower", "Attacked", "text"),
             Column("success", "One report guessed (without it)", "text"),
-            Column("poisoning", "Fake users move a frequency by at most", "text"),
+            Column("poisoning", "Fake users raise a frequency by at most", "text"),
             Column("shuffled", "Epsilon behind a trusted shuffler", "text"),
         ),
         tuple(rows),
@@ -265,7 +265,7 @@ def _attack_findings(keys: list[str], columns: list[LocalColumn]) -> list[Findin
         out.append(
             Finding(
                 f"ldp.poisoning.{key}", "note",
-                f"{100 * view['fake_users']:g} % fake users can move a frequency of "
+                f"{100 * view['fake_users']:g} % fake users can raise a frequency of "
                 f"{column.name} by at most {bound:.4g}.",
                 f"Poisoning bound, {column.name}", Value(bound), path,
             )
