@@ -35,6 +35,8 @@ DESCRIPTION, BATCH, STATE = 0, 1, 2
 _HEAD = struct.Struct("<4sBBHQ")  # magic, kind, padding, column, length
 _CRC = struct.Struct("<I")  # of head and payload
 _LONGEST_DESCRIPTION = 1 << 28
+MOST_PASSES = 64
+"""How often the bytes of a file may be read in vain: claims of length may overlap."""
 STRATEGIES = ("smp", "spl")
 _KEYS = {"name", "protocol", "epsilon", "options", "values", "edges"}
 
@@ -353,13 +355,17 @@ def _checked(pieces: Iterator[Frame | str], own: bytes, width: int) -> Iterator[
 
 
 def _pieces(data: mmap.mmap) -> Iterator[Frame | str]:
-    at, end = 0, len(data)
+    at, end, vain = 0, len(data), 0
     while at < end:
         frame, after = _frame_at(data, at, end)
         if frame is not None:
             yield frame
             at = after
             continue
+        vain += after - at
+        if vain > MOST_PASSES * end:
+            yield f"{end - at} bytes at position {at} are left out: too much before is damaged"
+            return
         following = data.find(MAGIC, at + 1)
         stop = end if following < 0 else following
         yield f"{stop - at} bytes at position {at} are cut or changed{_promised(data, at)}"
@@ -378,7 +384,7 @@ def _frame_at(data: mmap.mmap, at: int, end: int) -> tuple[Frame | None, int]:
     payload, stop = data[start : start + length], start + length
     (crc,) = _CRC.unpack_from(data, stop)
     if zlib.crc32(payload, zlib.crc32(data[at:start])) != crc:
-        return None, at
+        return None, stop
     return Frame(kind, column, payload), stop + _CRC.size
 
 

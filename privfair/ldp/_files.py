@@ -20,7 +20,7 @@ from privfair.core.exceptions import (
     MissingDependencyError,
 )
 from privfair.ldp._aggregator import Aggregator
-from privfair.ldp._collection import BATCH, frames
+from privfair.ldp._collection import BATCH, MOST_PASSES, frames
 from privfair.ldp._collection import MAGIC as COLLECTION
 from privfair.ldp._protocol import FrequencyProtocol
 from privfair.ldp._reports import Reports
@@ -134,7 +134,7 @@ class ReportFile:
     def __iter__(self) -> Iterator[Any]:
         self._reset()
         data = self.path.read_bytes()
-        view, at = memoryview(data), 0
+        view, at, vain = memoryview(data), 0, 0
         if data[:4] == b"PFLR":  # one batch, as a single client or server wrote it
             batch = self._batch(data, 0, None)
             if batch is not None:
@@ -157,9 +157,15 @@ class ReportFile:
                 at = following
                 continue
             batch = self._batch(data[begin : begin + size], at, n)
-            at = begin + size if batch is not None else _next_frame(data, begin)
             if batch is not None:
                 yield batch
+                at = begin + size
+                continue
+            vain += size
+            if vain > MOST_PASSES * len(data):
+                self._lose(begin, len(data) - begin, None, "too much before is damaged")
+                break
+            at = _next_frame(data, begin)
         if self.lost_frames:
             warnings.warn(
                 f"{self.path.name}: at least {self.lost_reports} reports in {self.lost_frames} "
@@ -199,7 +205,7 @@ class ReportFile:
         try:
             batch = kind.from_bytes(data, self.protocol)
         except DataIntegrityError:
-            if data[:4] != b"PFLR" or data[8:24] != self.protocol.fingerprint():
+            if data[:4] == b"PFLR" and data[8:24] != self.protocol.fingerprint():
                 raise  # intact reports of another protocol: a mistake of the deployment, no loss
             self._lose(at, len(data), n, "no client of the protocol sends such reports")
             return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -24,12 +26,15 @@ from privfair.ldp import (
     SMP,
     SS,
     Aggregator,
+    Collection,
+    CollectionColumn,
     aggregate_files,
     randomize,
     randomize_rows,
     read_reports,
     write_reports,
 )
+from privfair.ldp._collection import append_frames
 from privfair.ldp._reports import Reports
 
 PROTOCOL = SS(9, 1.0)
@@ -107,6 +112,50 @@ def test_impossible_reports_with_a_right_checksum_are_a_loss(tmp_path) -> None:
     with pytest.warns(DataVerificationWarning):
         assert sum(len(batch) for batch in file) == 1
     assert "200" not in file.problems[0]
+
+
+@pytest.mark.parametrize("kind", ["reports", "collection"])
+def test_claims_of_length_that_overlap_cost_no_square(kind, tmp_path, monkeypatch) -> None:
+    """A file of heads, each of which claims all that follows, from a client that nobody trusts."""
+    path, pieces, heads = tmp_path / "a.rpt", [], 4000
+    for i in range(heads):
+        rest = (heads - i - 1) * 16
+        if kind == "reports":
+            head = struct.pack("<4sII", b"PFLF", 1, max(rest, 5))
+            pieces.append(head + struct.pack("<I", zlib.crc32(head)))
+        else:
+            pieces.append(struct.pack("<4sBBHQ", b"PFCF", 1, 0, 0, max(rest - 4, 0)))
+    tail = b"".join(pieces) + b"-" * 16
+    column = CollectionColumn("a", tuple(range(4)), GRR(4, 1.0))
+    if kind == "collection":
+        append_frames(path, Collection((column,)), [])
+    else:
+        write_reports(path, randomize(GRR(4, 1.0), [0, 1]))
+    path.write_bytes(path.read_bytes() + tail)
+    seen, crc32 = [0], zlib.crc32
+
+    def counted(data, *start):
+        seen[0] += len(data)
+        return crc32(data, *start)
+
+    monkeypatch.setattr(zlib, "crc32", counted)
+    with pytest.warns(DataVerificationWarning):
+        found = aggregate_files([path], GRR(4, 1.0))
+    assert found.n_reports == (2 if kind == "reports" else 0) and found.damaged
+    assert seen[0] < 80 * path.stat().st_size
+
+
+def test_a_frame_that_holds_no_reports_is_a_loss(tmp_path) -> None:
+    path = tmp_path / "a.rpt"
+    write_reports(path, randomize(GRR(4, 1.0), [0, 1]))
+    body = b"nonsense"
+    body += struct.pack("<I", zlib.crc32(body))
+    head = struct.pack("<4sII", b"PFLF", 1, len(body))
+    path.write_bytes(path.read_bytes() + head + struct.pack("<I", zlib.crc32(head)) + body)
+    write_reports(path, randomize(GRR(4, 1.0), [2]))
+    with pytest.warns(DataVerificationWarning):
+        found = aggregate_files([path], GRR(4, 1.0))
+    assert (found.n_reports, found.lost_reports) == (3, 1)
 
 
 def test_one_batch_without_a_frame_is_read_too(tmp_path) -> None:
