@@ -19,6 +19,7 @@ from privfair.core.exceptions import (
     InvalidTypeError,
 )
 from privfair.ldp._estimate import FrequencyEstimate, estimate_frequencies
+from privfair.ldp._hashing import HashingProtocol
 from privfair.ldp._postprocess import POSTPROCESS, expectation_maximisation, postprocess
 from privfair.ldp._protocol import FrequencyProtocol
 from privfair.ldp._reports import Reports
@@ -41,6 +42,9 @@ class Aggregator:
         The one that the clients use.
     values : sequence or None
         The public list of categories; None stands for 0, ..., k - 1.
+    device : {"cpu", "auto", "cuda", "cuda:N"}, default="cpu"
+        Where reports of local hashing, the only ones whose sums take long, are added up. Sums
+        are integers and the same on every device, bit for bit; other protocols use the CPU.
 
     Attributes
     ----------
@@ -65,7 +69,13 @@ class Aggregator:
     (4000, True)
     """
 
-    def __init__(self, protocol: FrequencyProtocol, values: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        protocol: FrequencyProtocol,
+        values: Sequence[Any] | None = None,
+        *,
+        device: str = "cpu",
+    ) -> None:
         if not isinstance(protocol, FrequencyProtocol):
             raise InvalidTypeError(
                 f"protocol must be a protocol such as OUE(k, epsilon), got "
@@ -75,6 +85,11 @@ class Aggregator:
             raise InvalidParameterError(
                 f"values must name all {protocol.k} values of the domain, got {len(values)}."
             )
+        if device != "cpu":
+            from privfair.core.device import resolve_device
+
+            resolve_device(device)  # what is not there is said now
+        self.device = device
         self.protocol = protocol
         self.values = None if values is None else tuple(values)
         self._tally: NDArray[np.int64] = np.zeros(protocol.tally_size, dtype=np.int64)
@@ -97,9 +112,21 @@ class Aggregator:
             raise InvalidParameterError(
                 f"reports of {reports.protocol!r} cannot be added to those of {self.protocol!r}."
             )
-        self._tally += self.protocol.tally(reports.payload)
+        self._tally += self._sums(reports)
         self.n_reports_ += len(reports)
         return self
+
+    def _sums(self, reports: Reports) -> NDArray[np.int64]:
+        payload = reports.payload
+        if self.device == "cpu" or not isinstance(self.protocol, HashingProtocol):
+            return self.protocol.tally(payload)
+        from privfair.core.device import resolve_device
+        from privfair.ldp._hashing_device import support_on_device
+
+        return support_on_device(
+            payload["seed"], payload["bucket"], self.protocol.k, self.protocol.g_,
+            resolve_device(self.device),
+        )  # fmt: skip
 
     def merge(self, other: Aggregator) -> Aggregator:
         """Return an aggregator of the reports of both."""

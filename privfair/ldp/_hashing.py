@@ -21,6 +21,7 @@ from privfair.ldp._protocol import FrequencyProtocol, Ints
 __all__ = [
     "BLH",
     "OLH",
+    "SMALL_DOMAIN",
     "HashingProtocol",
     "check_buckets",
     "hash_bucket",
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 MAX_BUCKETS = 256
-_SMALL = 1 << 16  # domains up to this size use 32-bit arithmetic
+SMALL_DOMAIN = 1 << 16  # domains up to this size use 32-bit arithmetic
 _BLOCK = 1 << 13  # reports handled at a time: their state stays in the cache
 _ENUMERATED = 7  # seeds that an exact enumeration looks at: the law does not depend on them
 _MASK32 = 0xFFFFFFFF
@@ -48,7 +49,7 @@ def hash_parameters(seeds: NDArray[np.uint64], k: int) -> tuple[NDArray[Any], ND
     """Return multiplier and offset of each seed's hash function, 32 or 64 bits by the domain."""
     with np.errstate(over="ignore"):
         first = splitmix(seeds)
-        if k <= _SMALL:
+        if k <= SMALL_DOMAIN:
             return (first >> np.uint64(32)).astype(np.uint32), first.astype(np.uint32)
         return first, splitmix(first)
 
@@ -70,7 +71,7 @@ def hash_bucket(seeds: NDArray[np.uint64], values: Ints, k: int, g: int) -> Ints
 def bucket_of(a: NDArray[Any], b: NDArray[Any], values: Ints, k: int, g: int) -> Ints:
     """Return the bucket of each value under its own multiplier and offset, in [0, g)."""
     with np.errstate(over="ignore"):
-        if k <= _SMALL:
+        if k <= SMALL_DOMAIN:
             upper = (a * values.astype(np.uint32) + b) >> np.uint32(16)
             return ((upper * np.uint32(g)) >> np.uint32(16)).astype(np.int64)
         upper = (a * values.astype(np.uint64) + b) >> np.uint64(32)
@@ -87,7 +88,7 @@ def support_of_hashes(
     value costs one addition and one comparison, without a multiplication.
     """
     counts = np.zeros(k, dtype=np.int64)
-    small = k <= _SMALL
+    small = k <= SMALL_DOMAIN
     kind, half = (np.uint32, 16) if small else (np.uint64, 32)
     edges = np.array([-(-(y << half) // g) for y in range(g + 1)], dtype=object)
     low = np.array([int(e) << half for e in edges[:-1]], dtype=kind)
@@ -151,7 +152,7 @@ class HashingProtocol(FrequencyProtocol):
 
     def parameters(self) -> dict[str, Any]:
         """Return what client and server must agree on."""
-        family = "multiply-add-shift-32" if self.k <= _SMALL else "multiply-add-shift-64"
+        family = "multiply-add-shift-32" if self.k <= SMALL_DOMAIN else "multiply-add-shift-64"
         return {**super().parameters(), "g": self.g_, "hash": family}
 
     def tally(self, payload: dict[str, NDArray[Any]]) -> Ints:
