@@ -464,7 +464,7 @@ def test_custom_modules():
     X, y = table(1_500)
     made = nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 1))
     before = [p.clone() for p in made.parameters()]
-    clf = private(epsilon=3.0, module=made, lr=1.0, epochs=10).fit(X, y)
+    clf = private(epsilon=3.0, module=made, optimizer="sgd", lr=1.0, epochs=10).fit(X, y)
     assert clf.score(X, y) > 0.7
     assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
     asked = []

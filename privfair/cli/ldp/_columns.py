@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["PROTOCOLS", "collection_options", "describe", "read_values", "saved_collection"]
 
 PROTOCOLS = ("auto", "GRR", "SUE", "OUE", "BLH", "OLH", "SS", "HR", "PGR")
-_MAX_FIELD = 1_000_000
 
 
 class _Bins(click.ParamType[tuple[str, tuple[float, ...]]]):
@@ -219,7 +218,6 @@ def _opened(source: str) -> Iterator[IO[str]]:
 
 
 def _rows(file: IO[str], names: list[str]) -> Iterator[tuple[str, ...]]:
-    csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader(file, skipinitialspace=True, strict=True)
     line = 0
     try:
