@@ -622,7 +622,10 @@ class Ledger:
     def _appending(self) -> Iterator[LogTransaction]:
         """Nobody else writes between what is read here and what is appended."""
         with self._lock, self._log.transaction() as transaction:
-            self._charges.take(transaction.scan(self._charges.last, self._charges.hash))
+            with contextlib.closing(
+                transaction.scan(self._charges.last, self._charges.hash)
+            ) as rows:
+                self._charges.take(rows)
             if transaction.head() != (self._charges.last, self._charges.hash):
                 raise LogIntegrityError(
                     f"{self._log.where} has lost rows while it was in use: row "
@@ -635,7 +638,9 @@ class Ledger:
 
     def _refresh(self) -> None:
         """Take in the rows written since, by whoever wrote them."""
-        self._charges.take(self._log.scan(self._charges.last, self._charges.hash))
+        # Closed at once, even by a row that is refused: a suspended reading holds the log's lock.
+        with contextlib.closing(self._log.scan(self._charges.last, self._charges.hash)) as rows:
+            self._charges.take(rows)
 
     def _total(self) -> Spent:
         return self._filter.total([self._charges.caps.total()])
@@ -710,7 +715,8 @@ class Ledger:
         """Read all charges once more, checking the chain, and the rows that are new."""
         self._refresh()
         last, valued = self._charges.last, self.filter == "basic"
-        rows = [row for row in self._log.scan() if row[0] <= last]
+        with contextlib.closing(self._log.scan()) as read:
+            rows = [row for row in read if row[0] <= last]
         if not rows or (rows[-1][0], rows[-1][4]) != (last, self._charges.hash):
             raise LogIntegrityError(
                 f"row {last} of {self._log.where} is not what it was when it was first read. "

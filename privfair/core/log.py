@@ -17,7 +17,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quoted
@@ -95,7 +95,7 @@ class LogTransaction:
         """Yield the rows whose ``id`` is above ``after``, the ones appended here included."""
         yield from self._log._select(self._connection, after)
 
-    def scan(self, after: int = 0, after_hash: str = "") -> Iterator[CheckedRow]:
+    def scan(self, after: int = 0, after_hash: str = "") -> Generator[CheckedRow, None, None]:
         """Like :meth:`HashChainLog.scan`, the rows appended here included."""
         yield from self._log._scan(self._connection, after, after_hash)
 
@@ -417,12 +417,13 @@ class HashChainLog:
         for number, stamp, kind, text, prev, row_hash in connection.execute(_QUERY, (after,)):
             yield LogRow(number, stamp, kind, self._body(number, text), prev, row_hash)
 
-    def scan(self, after: int = 0, after_hash: str = "") -> Iterator[CheckedRow]:
+    def scan(self, after: int = 0, after_hash: str = "") -> Generator[CheckedRow, None, None]:
         """Yield the rows after row ``after``, each checked against the one before it.
 
         Reading with it is :meth:`verify` spread over time: give the row and the hash at which
         the last reading ended. Nothing is kept in memory. Without the key of a keyed log only
-        the links between rows are compared.
+        the links between rows are compared. Until it is exhausted or closed
+        (``contextlib.closing``), the reading holds this object's lock.
 
         Raises
         ------
@@ -434,7 +435,7 @@ class HashChainLog:
 
     def _scan(
         self, connection: sqlite3.Connection, after: int, after_hash: str
-    ) -> Iterator[CheckedRow]:
+    ) -> Generator[CheckedRow, None, None]:
         count, last = after, after_hash or _GENESIS
         try:
             for row in connection.execute(_QUERY, (after,)):
@@ -490,12 +491,13 @@ class HashChainLog:
         if self.keyed and self._key is None:
             raise LedgerError(f"{self.where} is protected by a key; verifying it needs the key.")
         count, last = 0, _GENESIS
-        for number, stamp, kind, text, row_hash in self.scan():
-            if head is not None and number == head[0] and row_hash != head[1]:
-                self._broken(number, "does not have the hash of the stored head")
-            if visit is not None:
-                visit(number, stamp, kind, text, row_hash)
-            count, last = number, row_hash
+        with contextlib.closing(self.scan()) as rows:
+            for number, stamp, kind, text, row_hash in rows:
+                if head is not None and number == head[0] and row_hash != head[1]:
+                    self._broken(number, "does not have the hash of the stored head")
+                if visit is not None:
+                    visit(number, stamp, kind, text, row_hash)
+                count, last = number, row_hash
         if count == 0:
             self._broken(1, "is missing")
         if head is not None and head[0] > count:

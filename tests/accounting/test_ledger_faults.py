@@ -398,3 +398,30 @@ def test_verifying_keeps_no_rows(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 1000 < 150
+
+
+def test_a_refused_row_leaves_no_reading_that_holds_the_lock(tmp_path):
+    """Found by chance: the suspended reading was closed by another thread, which may not."""
+    import gc
+    import threading
+
+    ledger, kept = ac.Ledger(tmp_path / "l.db"), []
+    with ac.Ledger.open(tmp_path / "l.db").spend(ac.PureDP(0.1), purpose="x"):
+        pass
+
+    def refuse(*row):
+        raise ValueError("no")
+
+    ledger._charges.visit = refuse
+    try:
+        ledger.spent()
+    except ValueError as error:
+        kept.append(error)  # its traceback keeps the frames alive
+    assert kept
+    free = []
+    other = threading.Thread(target=lambda: free.append(ledger._log._lock.acquire(timeout=2)))
+    other.start()
+    other.join()
+    assert free == [True]
+    kept.clear()
+    gc.collect()
