@@ -22,6 +22,7 @@ from privfair.ldp._choose import Selection, choose
 from privfair.ldp._domains import Domain, read_table
 from privfair.ldp._estimator_plan import EstimatorPlan
 from privfair.ldp._linear import linear_variance
+from privfair.ldp._release import Charge
 from privfair.ldp._row_aggregator import RowAggregator
 from privfair.ldp._row_reports import RowReports, randomize_rows
 from privfair.ldp._rows import RowStrategy
@@ -109,8 +110,8 @@ class LDPFrequencyEstimator(EstimatorPlan, FrequencyEstimator, TransformerMixin,
 
     *Privacy.* Unit: ``unit``. Relation: replace_one. One :class:`LocalDP` event of
     ``strategy_.epsilon_tuple`` is charged before the table's values are read, by every call that
-    randomises rows; an unknown category raises after the charge and before anything is
-    randomised, and names the column only. Column names are public. What is computed from
+    randomises rows; an unknown category raises before anything is randomised, names the column
+    only, and voids the charge. Column names are public. What is computed from
     reports costs nothing. Several calls of ``partial_fit`` on rows are added up, since nobody can
     check that they hold different people.
 
@@ -208,7 +209,8 @@ class LDPFrequencyEstimator(EstimatorPlan, FrequencyEstimator, TransformerMixin,
         Raises
         ------
         SchemaError
-            A value outside its column's domain; names the column only. Nothing is randomised.
+            A value outside its column's domain; names the column only. Nothing is randomised, and
+            nothing is spent.
         BudgetExceededError
             By the ledger, before any value is read.
         """
@@ -230,7 +232,8 @@ class LDPFrequencyEstimator(EstimatorPlan, FrequencyEstimator, TransformerMixin,
             validate_data(self, frame, skip_check_array=True, reset=reset)
         domains = self._domains(table.columns, named=table.has_names)
         strategy = self._strategy_of(domains)
-        with self._ledger().spend(
+        ledger = self._ledger()
+        with ledger.spend(
             strategy.event(),
             purpose=f"{type(self).__name__}: one report of each {self.unit}",
             label=strategy.name,
@@ -238,11 +241,12 @@ class LDPFrequencyEstimator(EstimatorPlan, FrequencyEstimator, TransformerMixin,
             unit=self.unit,
             numerics="exact",
             seeded=self.noise_random_state is not None,
-        ):
+        ) as transaction:
             columns = [d.name for d in domains] if table.has_names else list(table.columns)
-            rows = np.column_stack(
-                [d.codes(table.column(c)) for d, c in zip(domains, columns, strict=True)]
-            )
+            with Charge(ledger, transaction).reading():
+                rows = np.column_stack(
+                    [d.codes(table.column(c)) for d, c in zip(domains, columns, strict=True)]
+                )
             reports = randomize_rows(strategy, rows, noise_random_state=self.noise_random_state)
         return reports, domains, strategy
 

@@ -34,7 +34,6 @@ MAX_BUCKETS = 256
 SMALL_DOMAIN = 1 << 16  # domains up to this size use 32-bit arithmetic
 _BLOCK = 1 << 13  # reports handled at a time: their state stays in the cache
 _ENUMERATED = 7  # seeds that an exact enumeration looks at: the law does not depend on them
-_MASK32 = 0xFFFFFFFF
 
 
 def splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -210,9 +210,12 @@ def test_an_unknown_category_is_an_error_that_quotes_nothing(monkeypatch) -> Non
 
     monkeypatch.setattr(module, "randomize_rows", None)  # nothing may be randomised
     frame = FRAME.assign(sex=np.where(np.arange(N) == 77, "a-secret", FRAME["sex"]))
+    ledger = Ledger()
     with pytest.raises(SchemaError, match="'sex'") as caught:
-        LDPFrequencyEstimator(**RULES, ledger=Ledger()).fit(frame)
+        LDPFrequencyEstimator(**RULES, ledger=ledger).fit(frame)
     assert "a-secret" not in str(caught.value)
+    assert [e.state for e in ledger.entries()] == ["void"]  # charged first, and given back
+    assert ledger.spent().epsilon == 0.0
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ def test_wire_round_trip(make, k: int) -> None:
 
 
 def test_subsets_travel_in_the_shorter_form() -> None:
-    sparse, dense = sample(SS, 5000, 50), sample(SS, 40, 50)
-    assert sparse.protocol.omega_ * 2 < 625 or len(sparse.to_bytes()) > 50 * 600
+    wide, dense = sample(SS, 5000, 50), sample(SS, 40, 50)
+    assert wide.protocol.omega_ * 2 > 625  # a list would be longer than the bitmap
+    assert len(wide.to_bytes()) == 32 + 50 * 625
     few = randomize(SS(5000, 6.0), np.arange(50), noise_random_state=0)
     assert len(few.to_bytes()) == 32 + 50 * few.protocol.omega_ * 2
     assert len(dense.to_bytes()) == 32 + 50 * 5
