@@ -579,8 +579,9 @@ def test_adult_embedded_says_so_in_every_first_line(
     assert sorted(epsilons) == [0.0, 0.0, 0.3, 0.3, 1.0, 1.0, 3.0, 3.0]
     attacks = result.section("attacks")
     assert [row[0] for row in attacks.table("audited-brief").rows] == [
-        "the training engine: canaries, one run", "DPClassifier on made-up rows: canaries, one run",
-    ]  # fmt: skip
+        "the training engine: canaries, one run",
+        "DPClassifier on made-up rows: canaries, one run",
+    ]
     assert any("another fit of the same estimator" in text for text in attacks.caveats)
     assert [row[-1] for row in attacks.table("audited-curves").rows] == ["no violation found"]
     cost = result.section("privacy_fairness").table("privacy-cost")
