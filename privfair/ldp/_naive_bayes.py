@@ -25,7 +25,7 @@ from privfair.ldp import _saved
 from privfair.ldp._columns import Columns, as_frame, public_columns
 from privfair.ldp._postprocess import postprocess
 from privfair.ldp._protocol import Floats, Ints
-from privfair.ldp._release import certified, charging, checked_epsilon
+from privfair.ldp._release import certified, charging, checked_epsilon, cost_of
 from privfair.ldp._sent_rows import PROTOCOLS, RowRandomiser, attributes_per_row, share
 
 __all__ = ["LDPNaiveBayes"]
@@ -153,10 +153,7 @@ class LDPNaiveBayes(ClassifierMixin, PrivateEstimatorMixin, BaseEstimator):
 
     def cost(self) -> tuple[Any, ...]:
         """Return the events that ``fit`` will charge."""
-        from privfair.accounting.events import LocalDP, NonPrivate
-
-        epsilon = self._checked()
-        return (NonPrivate(),) if math.isinf(epsilon) else (LocalDP(epsilon),)
+        return cost_of(self._checked())
 
     def _checked(self) -> float:
         check.one_of(PROTOCOLS, protocol=self.protocol)

@@ -13,7 +13,7 @@ from privfair.core.exceptions import PrivfairError
 from privfair.core.privacy import PrivacyGuarantee
 from privfair.ldp._protocol import check_local_epsilon
 
-__all__ = ["Charge", "certified", "charging", "checked_epsilon"]
+__all__ = ["Charge", "certified", "charging", "checked_epsilon", "cost_of"]
 
 RELATION = "replace_one"
 
@@ -26,6 +26,13 @@ def checked_epsilon(estimator: Any) -> float:
         return epsilon
     check.strong_enough(epsilon, 0.0, None, allow_weak=estimator.allow_weak)
     return check_local_epsilon(epsilon=epsilon)
+
+
+def cost_of(epsilon: float) -> tuple[Any, ...]:
+    """Return the events that one release of all rows charges."""
+    from privfair.accounting.events import LocalDP, NonPrivate
+
+    return (NonPrivate(),) if math.isinf(epsilon) else (LocalDP(epsilon),)
 
 
 @dataclass(frozen=True)

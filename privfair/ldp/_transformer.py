@@ -22,7 +22,7 @@ from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.ldp import _saved
 from privfair.ldp._columns import Columns, as_frame, public_columns
 from privfair.ldp._protocol import Ints
-from privfair.ldp._release import certified, charging, checked_epsilon
+from privfair.ldp._release import certified, charging, checked_epsilon, cost_of
 from privfair.ldp._sent_rows import PROTOCOLS, RowRandomiser, attributes_per_row, one_hot, share
 
 __all__ = ["LDPTransformer"]
@@ -152,10 +152,7 @@ class LDPTransformer(PrivateEstimatorMixin, TransformerMixin, BaseEstimator):
 
     def cost(self) -> tuple[Any, ...]:
         """Return the events that one ``transform`` will charge."""
-        from privfair.accounting.events import LocalDP, NonPrivate
-
-        epsilon = self._checked()
-        return (NonPrivate(),) if math.isinf(epsilon) else (LocalDP(epsilon),)
+        return cost_of(self._checked())
 
     def _checked(self) -> float:
         check.one_of(PROTOCOLS, protocol=self.protocol)
