@@ -5,6 +5,8 @@ from privfair.core._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "_contingency": ["ContingencyRelease", "NoiseLaw"],
+        "_release": ["join_clients", "release_contingency"],
         "_pairwise": ["pairwise_differences"],
         "intervals": ["GapInterval", "gap_interval", "ratio_gap_interval"],
         "metrics": ["GroupTable", "bin_sensitive", "estimate_all"],
