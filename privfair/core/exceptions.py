@@ -13,6 +13,7 @@ __all__ = [
     "ColumnNotFoundError",
     "ConfigError",
     "ConvergenceError",
+    "ConvergenceWarning",
     "DataError",
     "DataIntegrityError",
     "DataNotAvailableError",
@@ -259,6 +260,10 @@ class PrivfairWarning(UserWarning):
 
 class UtilityWarning(PrivfairWarning):
     """A result is valid and probably less useful than it could be."""
+
+
+class ConvergenceWarning(PrivfairWarning):
+    """An answer is returned whose proven error is above the tolerance asked for."""
 
 
 class SmallSampleWarning(PrivfairWarning):

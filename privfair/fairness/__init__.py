@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = attach(
         "_pairwise": ["pairwise_differences"],
         "intervals": ["GapInterval", "gap_interval", "ratio_gap_interval"],
         "metrics": ["GroupTable", "bin_sensitive", "estimate_all"],
+        "pid": ["PIDResult", "PIDTensors", "pid_from_joint", "pid_torch"],
     },
 )
