@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "_contingency": ["ContingencyRelease", "NoiseLaw"],
         "_release": ["join_clients", "release_contingency"],
         "_pairwise": ["pairwise_differences"],
+        "dcov": ["AttributeEncoder", "cell_kernel", "cells_dcov_sq", "pool_small_cells"],
         "intervals": ["GapInterval", "gap_interval", "ratio_gap_interval"],
         "metrics": ["GroupTable", "bin_sensitive", "estimate_all"],
         "pid": ["PIDResult", "PIDTensors", "pid_from_joint", "pid_torch"],

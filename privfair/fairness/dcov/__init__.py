@@ -1,0 +1,12 @@
+"""Distance covariance between predictions and protected attributes: measures and penalties."""
+
+from privfair.core._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "_cells": ["cells_dcov_sq"],
+        "_encoder": ["AttributeEncoder"],
+        "_kernels": ["cell_kernel", "pool_small_cells"],
+    },
+)
