@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 import traceback
@@ -13,24 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from privfair.core.exceptions import (
-    DataError,
     InvalidParameterError,
     InvalidTypeError,
-    PrivacyError,
     PrivfairError,
 )
-from privfair.core.frames import as_table, as_vector, check_aligned
-from privfair.report._catalogue import catalogue
 from privfair.report._clean import clean_label, clean_text
 from privfair.report._config import AuditConfig
 from privfair.report._context import AuditContext, Section
-from privfair.report._environment import creation_date, environment
-from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
-from privfair.report._local import check_collection
+from privfair.report._environment import creation_date
+from privfair.report._given import read_context
 from privfair.report._model import AuditResult, DatasetInfo, ModelInfo, SectionResult
-from privfair.report._private import check_private, read_public_groups, release
-from privfair.report._sections.attacks import read_attacks
-from privfair.report._sweep import read_sweep
 
 __all__ = ["audit", "available_sections", "dataset_info"]
 
@@ -50,6 +41,11 @@ def audit(
     y: Any,
     *,
     sensitive_features: Any,
+    client: Any = None,
+    ses: Any = None,
+    effort: Any = None,
+    ses_features: Any = None,
+    effort_features: Any = None,
     reference: Any = None,
     attacks: Any = None,
     sweep: Any = None,
@@ -71,6 +67,17 @@ def audit(
         Labels. Without them only selection rates can be compared.
     sensitive_features : array-like or data frame, shape (n_rows,) or (n_rows, n_attributes)
         One or more attributes, matched by position; a different row index is an error.
+    client : array-like, shape (n_rows,), or None
+        Which client (hospital, branch, site) each row belongs to. Disparities are then split
+        into what the decision does in every client and what the clients' mixture does.
+    ses : SESRule, str, array-like of bool, mapping of name to these, or None
+        Who is underprivileged (:mod:`privfair.fairness.sep`): a rule on columns, the name of a
+        preset, or True and False for each row. A section of its own then shows socio-economic
+        parity.
+    effort : EffortRule, str, array-like of bool, or None
+        Who shows effort, for the conditional form of socio-economic parity and effort curves.
+    ses_features, effort_features : data frame or None
+        The columns that these rules read; None takes ``X``.
     reference : str, estimator, array-like, Predictions or None
         The model against which changes are measured: the name of one in the mapping, or a model
         that is then added to the report. None takes the first.
@@ -140,8 +147,9 @@ def audit(
             "seed with which it can be made again."
         )
     sections = _sections(config)
-    ctx = _context(
-        estimator_or_predictions, X, y, sensitive_features, reference,
+    ctx = read_context(
+        estimator_or_predictions, X, y, sensitive_features, client,
+        (ses, effort, ses_features, effort_features), reference,
         (attacks, sweep, collection), ledger,
         config, random_state,
     )  # fmt: skip
@@ -279,126 +287,6 @@ def _reason(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "unknown"
     return f"Unexpected {type(error).__name__} ({where}). The other sections are not affected."
-
-
-# -- inputs -----------------------------------------------------------------------------------
-def _context(
-    subject: Any,
-    X: Any,
-    y: Any,
-    sensitive_features: Any,
-    reference: Any,
-    studies: tuple[Any, Any, Any],
-    ledger: Any,
-    config: AuditConfig,
-    seed: int,
-) -> AuditContext:
-    text = catalogue(config.language)
-    given: dict[str, Any] = {"X": X, "y": y, "sensitive_features": sensitive_features}
-    n = check_aligned(**{k: v for k, v in given.items() if v is not None})
-    if n == 0:
-        raise DataError("there are no rows to audit; the table is empty.")
-    check_private(config, sensitive_features)
-    read = read_groups if config.dp_report is None else read_public_groups
-    groups, levels = read(sensitive_features, config)
-    raw = None if y is None else as_vector(y, name="y")
-    positive: Any = 1 if config.pos_label is None else config.pos_label
-    labels = None
-    if raw is not None:
-        positive = positive_class(raw, config.pos_label, "y")
-        labels = binary_labels(raw, positive, "y")
-    dataset = config.dataset or DatasetInfo()
-    if config.rows is not None:
-        dataset = replace(dataset, rows=config.rows)
-    if not dataset.positive:
-        dataset = replace(dataset, positive=clean_label(positive))
-    models, chosen = read_models(subject, reference, X, raw, positive, n, given)
-    attacks, sweep, collection = studies
-    check_collection(collection)
-    attacked = read_attacks(attacks, models, config)
-    swept = read_sweep(sweep, X, positive, n, config, dataset.rows)
-    voids = _training_rows(models, dataset, config)
-    voids += [m.name for m, r in attacked
-              if r.details.get("voids_certificate") and m.name not in voids]  # fmt: skip
-    ctx = AuditContext(
-        models=models,
-        reference=chosen,
-        labels=labels,
-        groups=groups,
-        levels=levels,
-        features=None if X is None else as_table(X, name="X"),
-        config=config,
-        dataset=dataset,
-        seed=seed,
-        ledger=ledger,
-        text=text,
-        environment=environment(),
-        attacks=attacked,
-        sweep=swept,
-        collection=collection,
-    )
-    if config.dp_report is not None:
-        ctx.release = release(ctx, voids)
-    else:
-        ctx.release = _enter(ledger, dataset, config, voids)
-    return ctx
-
-
-def _training_rows(models: list[Any], dataset: DatasetInfo, config: AuditConfig) -> list[str]:
-    """Refuse raw numbers about rows that a certificate protects; return what they would void."""
-    if dataset.rows != "training":
-        return []
-    if config.dp_report is not None:
-        _only_private(models)
-        return []
-    private = [
-        m.name for m in models if m.privacy is not None and math.isfinite(m.privacy.epsilon)
-    ]
-    if private and not config.allow_raw_training_rows:
-        raise PrivacyError(
-            f"the audited rows trained {', '.join(private)}, whose certificate promises that "
-            "nothing else about them becomes known. Raw counts in a report would break it. Audit "
-            "held-out rows, or pass allow_raw_training_rows=True (on the command line "
-            "--allow-raw-training-rows): then the report shows the certificate as void."
-        )
-    return private
-
-
-def _only_private(models: list[Any]) -> None:
-    """Refuse a private report about rows that a non-private model was trained on.
-
-    One record then changes that model, and with it the decisions on all rows: no noise of the
-    size of one row would cover that. The decisions of a private model are post-processing.
-    """
-    for model in models:
-        if model.privacy is None or not math.isfinite(model.privacy.epsilon):
-            raise PrivacyError(
-                f"{model.name} was trained on the audited rows without privacy, so that each of "
-                "its decisions depends on all of them, and a report under differential privacy "
-                "would claim too much. Audit held-out rows, or private models only."
-            )
-
-
-def _enter(
-    ledger: Any, dataset: DatasetInfo, config: AuditConfig, voids: list[str]
-) -> dict[str, Any]:
-    """Write the raw report into the ledger of the audited rows, before anything is computed."""
-    from privfair.accounting import default_ledger
-    from privfair.accounting.events import NonPrivate
-
-    name = f"{dataset.name} {dataset.split}".strip() + " (audited rows)"
-    book = default_ledger(name) if ledger is None else ledger
-    with book.spend(NonPrivate(), purpose="raw audit report") as entry:
-        pass
-    return {
-        "kind": "raw",
-        "dataset_id": str(getattr(book, "dataset_id", name)),
-        "ledger": None if getattr(book, "path", None) is None else Path(book.path).name,
-        "entry": int(entry.entry_id),
-        "privacy": None,
-        "min_cell": config.min_cell,
-        "voids": voids,
-    }
 
 
 # -- result -----------------------------------------------------------------------------------

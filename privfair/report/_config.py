@@ -51,6 +51,10 @@ class AuditConfig:
         released with noise, and everything else is made of them.
     public_groups : mapping of str to sequence of str
         For ``dp_report``: the groups of each attribute that has no cuts, as public knowledge.
+    merge_clients_below : int, default=100
+        Clients with fewer rows are merged into one.
+    client_note : str or None, default=None
+        What the client column stands for, if not for clients.
     n_bins : int, default=10
         Equal-width bins of the calibration error and figure.
     tolerances : mapping of str to float
@@ -92,6 +96,8 @@ class AuditConfig:
     min_cell: int | None = None
     dp_report: float | None = None
     public_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    merge_clients_below: int = 100
+    client_note: str | None = None
     n_bins: int = 10
     tolerances: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
     metrics: Sequence[Any] = ()
@@ -109,7 +115,7 @@ class AuditConfig:
     def __post_init__(self) -> None:
         check.confidence(confidence=self.confidence)
         check.positive_int(n_resamples=self.n_resamples)
-        for name in ("min_count", "min_pos", "min_neg"):
+        for name in ("min_count", "min_pos", "min_neg", "merge_clients_below"):
             check.non_negative_int(**{name: getattr(self, name)})
         if self.n_resamples < 100:
             raise InvalidParameterError(
@@ -155,7 +161,7 @@ class AuditConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON data, for the report's methods section."""
-        skip = {"dataset", "command", "title", "language", "sections", "rows"}
+        skip = {"dataset", "command", "title", "language", "sections", "rows", "client_note"}
         out: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)

@@ -18,7 +18,9 @@ from privfair.report._model import DatasetInfo, SectionResult
 
 if TYPE_CHECKING:
     from privfair.core.frames import Table as FrameTable
+    from privfair.report._clients import Clients
     from privfair.report._local import LocalCollection
+    from privfair.report._socio import Socio
     from privfair.report._sweep import SweepDecisions
 
 __all__ = ["AuditContext", "Crossing", "Section"]
@@ -143,6 +145,10 @@ class AuditContext:
         What models at several epsilons decide about the audited rows.
     collection : LocalCollection or None
         Sums of locally randomised reports.
+    clients : Clients or None
+        The client of each row.
+    socio : Socio or None
+        Status and effort of each row.
     released : dict
         Estimates from released tables, by model and attributes; empty for a raw report. When it
         is not, labels, groups and decisions are sealed and raise on use.
@@ -170,6 +176,8 @@ class AuditContext:
     attacks: list[tuple[AuditedModel, Any]] = field(default_factory=list)
     sweep: SweepDecisions | None = None
     collection: LocalCollection | None = None
+    clients: Clients | None = None
+    socio: Socio | None = None
     released: dict[tuple[str, tuple[str, ...]], Any] = field(default_factory=dict)
     _crossings: dict[tuple[str, ...], Crossing] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict)

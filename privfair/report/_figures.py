@@ -1,28 +1,39 @@
 """Drawing: each kind of figure from its data, with matplotlib and without pyplot.
 
-Every series has a colour and a marker shape, so that nothing is told by colour alone. Text stays
-text (set in the reader's own font) and is never read as mathematics: a group may be named
-``$100k-$200k``.
+Text stays text (set in the reader's own font) and is never read as mathematics: a group may be
+named ``$100k-$200k``.
 """
 
 from __future__ import annotations
 
-import io
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from privfair.core.exceptions import ReportError
+from privfair.report._bars import dumbbell, stack
+from privfair.report._canvas import (
+    DASHES,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    SURFACE,
+    WIDTH,
+    Canvas,
+    column,
+    finite,
+    limits,
+    mark,
+    short,
+)
 from privfair.report._model import Figure
 from privfair.report._numbers import number
-from privfair.report._svg import ROLES, finish_svg, series_colour
+from privfair.report._svg import finish_svg, series_colour
 
-__all__ = ["KINDS", "draw"]
+__all__ = ["KINDS", "MARKERS", "draw"]
 
-MARKERS = "os^DvPX*"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-INK, MUTED, GRID, SURFACE = (ROLES[k] for k in ("ink", "muted", "grid", "surface"))
 # rcParams are global to the process; one figure is drawn at a time.
 _LOCK = threading.Lock()
 _RC: Any = {
@@ -40,106 +51,15 @@ _RC: Any = {
     "xtick.color": MUTED,
     "ytick.color": INK,
 }
-WIDTH = 760
-
-
-class _Canvas:
-    """A drawing surface measured in pixels from the top left corner."""
-
-    def __init__(self, width: float, height: float) -> None:
-        from matplotlib.figure import Figure as MplFigure
-
-        self.width, self.height = width, height
-        self.figure = MplFigure(figsize=(width / 72, height / 72), dpi=72)
-        self.figure.patch.set_alpha(0)
-
-    def axes(self, x: float, y: float, w: float, h: float, *, grid: Any = "x") -> Any:
-        box = (x / self.width, 1 - (y + h) / self.height, w / self.width, h / self.height)
-        ax = self.figure.add_axes(box)
-        ax.patch.set_alpha(0)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-        ax.tick_params(length=0, labelsize=11)
-        if grid:
-            ax.grid(axis=grid, color=GRID, linewidth=1)
-        ax.set_axisbelow(True)
-        return ax
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        style = {"va": "center", "ha": "left", "fontsize": 12, **style}
-        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
-
-    def legend(self, names: Sequence[str], x: float, y: float, *, lines: bool = False) -> None:
-        from matplotlib.lines import Line2D
-
-        for k, name in enumerate(names):
-            label = _short(name, 30)
-            dash: Any = DASHES[k % len(DASHES)] if lines else "none"
-            self.figure.add_artist(
-                Line2D(
-                    [x / self.width, (x + (22 if lines else 0)) / self.width],
-                    [1 - y / self.height] * 2,
-                    **_mark(k),
-                    linestyle=dash,
-                    linewidth=2,
-                    markevery=[0] if not lines else [],
-                )
-            )
-            if lines:
-                self.figure.add_artist(
-                    Line2D([(x + 11) / self.width], [1 - y / self.height], **_mark(k))
-                )
-            x += 30 if lines else 12
-            self.text(x, y, label, color=MUTED, fontsize=11.5)
-            x += 6.6 * len(label) + 22
-
-    def svg(self) -> str:
-        out = io.StringIO()
-        self.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        return str(out.getvalue())
-
-
-def _mark(k: int) -> dict[str, Any]:
-    return {
-        "marker": MARKERS[k % len(MARKERS)],
-        "color": series_colour(k),
-        "markersize": 7,
-        "markeredgecolor": SURFACE,
-        "markeredgewidth": 0.8,
-    }
-
-
-def _short(text: Any, limit: int = 24) -> str:
-    out = str(text)
-    return out if len(out) <= limit else out[: limit - 1].rstrip() + "…"
-
-
-def _column(figure: Figure, key: str) -> list[Any]:
-    keys = [c.key for c in figure.table.columns]
-    at = keys.index(key)
-    return [row[at] for row in figure.table.rows]
-
-
-def _limits(values: list[float], spec: dict[str, Any], key: str) -> tuple[float, float]:
-    given = spec.get(key)
-    if given:
-        return float(given[0]), float(given[1])
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    pad = 0.06 * (high - low) or 0.05
-    return low - pad, high + pad
-
-
-def _finite(*values: Any) -> list[float]:
-    return [float(v) for v in values if isinstance(v, int | float)]
 
 
 # -- dot and whisker ----------------------------------------------------------------------
-def _dots(figure: Figure) -> _Canvas:
+def _dots(figure: Figure) -> Canvas:
     """Rows of groups, panels of metrics, one mark per model; a line for the overall value."""
     spec = figure.spec
     panels: list[dict[str, Any]] = spec["panels"]
     series: list[str] = spec.get("series", [""])
-    heads, labels, names = (_column(figure, k) for k in ("attribute", "group", "series"))
+    heads, labels, names = (column(figure, k) for k in ("attribute", "group", "series"))
     rows = list(dict.fromkeys(zip(heads, labels, strict=True)))
     lines: list[tuple[str, Any]] = []
     for head in dict.fromkeys(heads):
@@ -150,12 +70,12 @@ def _dots(figure: Figure) -> _Canvas:
     left, top, gap = 158, 62 if len(series) > 1 else 38, 18
     height = step * max(len(lines), 1)
     width = (WIDTH - left - 12 - gap * (len(panels) - 1)) / len(panels)
-    canvas = _Canvas(WIDTH, top + height + 34)
+    canvas = Canvas(WIDTH, top + height + 34)
     if len(series) > 1:
         canvas.legend(series, left + 4, 14)
     place = {line: k + 0.5 for k, line in enumerate(lines)}
     for (kind, what), y in place.items():
-        label = _short(what if kind == "head" else what[1], 22)
+        label = short(what if kind == "head" else what[1], 22)
         style = {"fontsize": 11, "color": MUTED} if kind == "head" else {}
         x = 4 if kind == "head" else left - 12
         canvas.text(x, top + step * y, label, ha="left" if kind == "head" else "right", **style)
@@ -164,21 +84,21 @@ def _dots(figure: Figure) -> _Canvas:
         canvas.text(
             left + k * (width + gap),
             top - 14,
-            _short(panel["label"], 26),
+            short(panel["label"], 26),
             fontweight="bold",
             fontsize=12,
         )
         ax.set_ylim(max(len(lines), 1), 0)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-        cells = _column(figure, panel["key"])
+        cells = column(figure, panel["key"])
         ends = [
             v
             for c in cells
             if c is not None and c.shown
-            for v in _finite(c.estimate, c.low, c.high)
+            for v in finite(c.estimate, c.low, c.high)
         ]
-        ax.set_xlim(*_limits(ends, panel, "limits"))
+        ax.set_xlim(*limits(ends, panel, "limits"))
         ax.locator_params(axis="x", nbins=3)
         ax.xaxis.set_major_formatter("{x:g}")
         for j, reference in enumerate(panel.get("reference", [])):
@@ -213,16 +133,16 @@ def _whisker(ax: Any, cell: Any, y: float, k: int) -> None:
             linewidth=2,
             solid_capstyle="round",
         )
-    ax.plot([cell.estimate], [y], linestyle="none", **_mark(k))
+    ax.plot([cell.estimate], [y], linestyle="none", **mark(k))
 
 
 # -- forest -------------------------------------------------------------------------------
-def _forest(figure: Figure) -> _Canvas:
+def _forest(figure: Figure) -> Canvas:
     """Rows of disparities with intervals; a bar up to the 95th percentile of the null."""
     spec = figure.spec
     series: list[str] = spec.get("series", [""])
-    heads, labels, names = (_column(figure, k) for k in ("attribute", "metric", "series"))
-    cells, nulls = _column(figure, "value"), _column(figure, "null_q95")
+    heads, labels, names = (column(figure, k) for k in ("attribute", "metric", "series"))
+    cells, nulls = column(figure, "value"), column(figure, "null_q95")
     rows = list(dict.fromkeys(zip(heads, labels, strict=True)))
     lines: list[tuple[str, Any]] = []
     for head in dict.fromkeys(heads):
@@ -230,22 +150,22 @@ def _forest(figure: Figure) -> _Canvas:
         lines += [("row", (a, m)) for a, m in rows if a == head]
     step = 26 if len(series) < 3 else 10 * len(series) + 4
     left, top, right = 262, 34 if len(series) > 1 else 10, 16
-    canvas = _Canvas(WIDTH, top + step * max(len(lines), 1) + 52)
+    canvas = Canvas(WIDTH, top + step * max(len(lines), 1) + 52)
     canvas.legend(series if len(series) > 1 else [], left + 4, 14)
     ax = canvas.axes(left, top, WIDTH - left - right, step * max(len(lines), 1))
     ax.set_ylim(max(len(lines), 1), 0)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ends = [
-        v for c in cells if c is not None and c.shown for v in _finite(c.estimate, c.low, c.high)
+        v for c in cells if c is not None and c.shown for v in finite(c.estimate, c.low, c.high)
     ]
-    low, high = _limits([0.0, *ends, *_finite(*nulls)], spec, "limits")
+    low, high = limits([0.0, *ends, *finite(*nulls)], spec, "limits")
     ax.set_xlim(max(low, -1.02) if min(ends, default=0) < 0 else 0, high)
     ax.axvline(0, color=MUTED, linewidth=1.2)
     ax.set_xlabel(spec.get("x_label", ""), fontsize=11.5)
     place = {line: k + 0.5 for k, line in enumerate(lines)}
     for (kind, what), y in place.items():
-        text = _short(what if kind == "head" else what[1], 38)
+        text = short(what if kind == "head" else what[1], 38)
         x = 4 if kind == "head" else left - 12
         style = {"fontweight": "bold"} if kind == "head" else {}
         canvas.text(x, top + step * y, text, ha="left" if kind == "head" else "right", **style)
@@ -261,14 +181,14 @@ def _forest(figure: Figure) -> _Canvas:
 
 
 # -- lines --------------------------------------------------------------------------------
-def _lines(figure: Figure) -> _Canvas:
+def _lines(figure: Figure) -> Canvas:
     """One or more panels of lines; long data with the columns panel, series, x, y.
 
     With the columns low and high there is a whisker at each point.
     """
     spec = figure.spec
     panels: list[dict[str, Any]] = spec["panels"]
-    names = list(dict.fromkeys(_column(figure, "series")))
+    names = list(dict.fromkeys(column(figure, "series")))
     per_row = 3 if len(panels) >= 3 else len(panels)
     left, gap, top = 52, 58, 34 if len(names) > 1 else 12
     title = 24 if len(panels) > 1 else 6
@@ -276,12 +196,19 @@ def _lines(figure: Figure) -> _Canvas:
     high = size if spec.get("square", True) else spec.get("height", 280)
     n_rows = -(-len(panels) // per_row)
     block = title + high + 56
-    canvas = _Canvas(left + per_row * size + (per_row - 1) * gap + 14, top + n_rows * block)
+    canvas = Canvas(left + per_row * size + (per_row - 1) * gap + 14, top + n_rows * block)
     if len(names) > 1:
         canvas.legend(names, left, 14, lines=True)
     keys = [c.key for c in figure.table.columns]
-    wanted = ["panel", "series", "x", "y"] + [k for k in ("low", "high") if k in keys]
-    data = list(zip(*(_column(figure, k) for k in wanted), strict=True))
+    wanted = ["panel", "series", "x", *(k for k in ("low", "high") if k in keys)]
+    # Panels with different quantities have a column each.
+    heights = zip(*(column(figure, k) for k in spec.get("y_columns", ["y"])), strict=True)
+    data = [
+        (*row[:3], next((y for y in ys if y is not None), None), *row[3:])
+        for row, ys in zip(
+            zip(*(column(figure, k) for k in wanted), strict=True), heights, strict=True
+        )
+    ]
     for k, panel in enumerate(panels):
         x = left + (k % per_row) * (size + gap)
         y = top + (k // per_row) * block + title
@@ -317,7 +244,7 @@ def _panel(ax: Any, panel: dict[str, Any], names: list[str], data: list[Any]) ->
                 ax.plot([x, x], ends, color=series_colour(j), linewidth=2, alpha=0.55)
         xs, ys = zip(*points, strict=True)
         every = 1 if panel.get("markers") else max(1, len(xs) // 4)
-        style = _mark(j)
+        style = mark(j)
         ax.plot(
             xs,
             ys,
@@ -351,7 +278,7 @@ def _panel(ax: Any, panel: dict[str, Any], names: list[str], data: list[Any]) ->
             getattr(ax, f"set_{axis}lim")(*panel[f"{axis}_limits"])
     if panel.get("x_ticks"):
         places, words = zip(*panel["x_ticks"], strict=True)
-        ax.set_xticks(places, [_short(word, 10) for word in words])
+        ax.set_xticks(places, [short(word, 10) for word in words])
     elif panel.get("x_scale") != "log":
         ax.locator_params(axis="x", nbins=5)
 
@@ -368,18 +295,18 @@ def _power(value: float, _position: Any = None) -> str:
 
 
 # -- heat map -----------------------------------------------------------------------------
-def _heat(figure: Figure) -> _Canvas:
+def _heat(figure: Figure) -> Canvas:
     """A grid of cells: the value as depth of colour and as a number, the count below it."""
     from matplotlib.patches import Rectangle
 
     spec = figure.spec
     rows, columns = spec["rows"], spec["columns"]
-    row_of, column_of = _column(figure, "row"), _column(figure, "column")
-    cells = dict(zip(zip(row_of, column_of, strict=True), _column(figure, "value"), strict=True))
-    counts = dict(zip(zip(row_of, column_of, strict=True), _column(figure, "n"), strict=True))
+    row_of, column_of = column(figure, "row"), column(figure, "column")
+    cells = dict(zip(zip(row_of, column_of, strict=True), column(figure, "value"), strict=True))
+    counts = dict(zip(zip(row_of, column_of, strict=True), column(figure, "n"), strict=True))
     left, top, tall = 158, 44, 44 if spec.get("counts", True) else 28
     wide = min((WIDTH - left - 12) / max(len(columns), 1), 170)
-    canvas = _Canvas(left + wide * len(columns) + 12, top + tall * len(rows) + 12)
+    canvas = Canvas(left + wide * len(columns) + 12, top + tall * len(rows) + 12)
     ax = canvas.axes(left, top, wide * len(columns), tall * len(rows), grid="")
     ax.set_xlim(0, len(columns))
     ax.set_ylim(len(rows), 0)
@@ -389,17 +316,17 @@ def _heat(figure: Figure) -> _Canvas:
         canvas.text(
             left + (k + 0.5) * wide,
             top - 14,
-            _short(name, limit),
+            short(name, limit),
             ha="center",
             fontsize=11.5,
             color=MUTED,
         )
     for k, name in enumerate(rows):
-        canvas.text(left - 12, top + (k + 0.5) * tall, _short(name, 22), ha="right")
+        canvas.text(left - 12, top + (k + 0.5) * tall, short(name, 22), ha="right")
     numbers = [c.estimate for c in cells.values() if c is not None and c.shown]
-    low, high = _limits(numbers, spec, "limits")
-    for (row, column), cell in cells.items():
-        x, y = columns.index(column), rows.index(row)
+    low, high = limits(numbers, spec, "limits")
+    for (row, head), cell in cells.items():
+        x, y = columns.index(head), rows.index(row)
         box: dict[str, Any] = {"width": 1 - 4 / wide, "height": 1 - 4 / tall, "linewidth": 0}
         at = (x + 2 / wide, y + 2 / tall)
         if cell is None or not cell.shown:
@@ -418,7 +345,7 @@ def _heat(figure: Figure) -> _Canvas:
             depth = 0.06 + 0.44 * (cell.estimate - low) / ((high - low) or 1)
             ax.add_patch(Rectangle(at, **box, facecolor=series_colour(0), alpha=depth))
             text, style = number(cell.estimate), {"fontsize": 12.5, "fontweight": "bold"}
-        with_count = spec.get("counts", True) and counts[(row, column)] is not None
+        with_count = spec.get("counts", True) and counts[(row, head)] is not None
         ax.text(
             x + 0.5, y + (0.36 if with_count else 0.5), text, ha="center", va="center", **style
         )
@@ -426,7 +353,7 @@ def _heat(figure: Figure) -> _Canvas:
             ax.text(
                 x + 0.5,
                 y + 0.72,
-                f"n = {counts[(row, column)]:,}",
+                f"n = {counts[(row, head)]:,}",
                 ha="center",
                 va="center",
                 fontsize=10.5,
@@ -435,11 +362,13 @@ def _heat(figure: Figure) -> _Canvas:
     return canvas
 
 
-KINDS: dict[str, Callable[[Figure], _Canvas]] = {
+KINDS: dict[str, Callable[[Figure], Canvas]] = {
     "dots": _dots,
     "forest": _forest,
     "lines": _lines,
     "heat": _heat,
+    "stack": stack,
+    "dumbbell": dumbbell,
 }
 
 

@@ -78,6 +78,21 @@ def figures() -> dict[str, Figure]:
          Column("n", "n", "count")),
         ((name, "x", value(0.5), 20), (name, "y", Value.missing("few"), 3)),
     )  # fmt: skip
+    stack = Table(
+        "s", "s",
+        (Column("attribute", "A", "label"), Column("row", "R"), Column("part", "P"),
+         Column("value", "V", "value")),
+        (("pay", name, "Unique", value(0.3)), ("pay", name, "Masked", value(0.2)),
+         ("pay", "gone", "Unique", Value.missing("few"))),
+    )  # fmt: skip
+    dumbbell = Table(
+        "b", "b",
+        (Column("attribute", "A", "label"), Column("metric", "M"), Column("series", "S"),
+         Column("value", "V", "value"), Column("change", "C", "value")),
+        (("pay", name, "one", value(0.3), None), ("pay", name, "two", value(0.5), value(0.2)),
+         ("pay", "gap", "one", value(0.3), None),
+         ("pay", "gap", "two", Value.missing("few"), Value.missing("few"))),
+    )  # fmt: skip
     panels = [
         {"title": "a", "x_label": "x", "y_label": "y", "x_scale": "log", "markers": True,
          "points": [{"x": 1e-4, "y": 0.6, "label": name}]},
@@ -90,6 +105,8 @@ def figures() -> dict[str, Figure]:
         "forest": Figure("a", "forest", name, "d", forest, series),
         "lines": Figure("a", "lines", name, "d", lines, {"panels": panels}),
         "heat": Figure("a", "heat", name, "d", heat, {"rows": [name], "columns": ["x", "y"]}),
+        "stack": Figure("a", "stack", name, "d", stack, {"parts": ["Unique", "Masked"]}),
+        "dumbbell": Figure("a", "dumbbell", name, "d", dumbbell, series),
     }  # fmt: skip
 
 
@@ -103,7 +120,7 @@ def test_each_kind_draws_its_words_as_text(kind: str) -> None:
     title = root.find(f"{{{SVG}}}title")
     assert title is not None and title.text == "$100k-$200k <b>"
     assert root.get("viewBox") and "width" not in root.attrib
-    if kind in {"dots", "forest", "heat"}:
+    if kind != "lines":
         assert "not estimable" in words or "n/e" in words
 
 
@@ -116,6 +133,25 @@ def test_colours_are_variables_with_fallbacks(kind: str) -> None:
     bare = {c for c in colours if not c.startswith(("var(--", "none", "url(#"))}
     assert not bare
     assert "var(--s0,#" in text
+
+
+def test_a_dumbbell_writes_the_change_and_a_stack_the_sum() -> None:
+    assert "+0.200 [0.100, 0.300]" in draw(figures()["dumbbell"])
+    assert ">0.500<" in draw(figures()["stack"])
+
+
+def test_panels_may_have_heights_in_columns_of_their_own() -> None:
+    from dataclasses import replace
+
+    plain = figures()["lines"]
+    columns = (*plain.table.columns[:3], Column("first", "1", "number"), Column("second", "2"))
+    rows = tuple((*r[:3], r[3] if r[0] == "a" else None, r[3] if r[0] == "b" else None)
+                 for r in plain.table.rows)  # fmt: skip
+    split = replace(
+        plain, table=replace(plain.table, columns=columns, rows=rows),
+        spec={**plain.spec, "y_columns": ["first", "second"]},
+    )  # fmt: skip
+    assert draw(split) == draw(plain)
 
 
 def test_two_figures_share_no_identifier() -> None:

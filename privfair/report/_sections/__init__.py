@@ -9,6 +9,7 @@ from privfair.report._sections import (
     intersections,
     ldp,
     methods,
+    mitigation,
     performance,
     privacy,
     privacy_fairness,
@@ -27,6 +28,10 @@ STANDARD = (
     Section(
         "intersections", "section.intersections", intersections.build, requires=("groups",),
         order=400,
+    ),
+    Section(
+        "mitigation", "section.mitigation", mitigation.build, requires=("groups",), order=800,
+        when=mitigation.given,
     ),
     Section("privacy", "section.privacy", privacy.build, order=1200),
     Section("attacks", "section.attacks", attacks.build, order=1300, when=attacks.given),

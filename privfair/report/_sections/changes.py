@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from privfair.report._estimates import LABELS, tables_by_model
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Column, Finding, Table, Value
 
-__all__ = ["LEAD", "table"]
+__all__ = ["LEAD", "Change", "measured", "table"]
 
 LEAD = (
     "Changes against {reference} on the same rows. Both models err on much the same rows, so that "
@@ -23,8 +24,6 @@ LEAD = (
 )
 Floats = NDArray[np.float64]
 _GROUP_RATES = ("accuracy", "selection_rate", "true_positive_rate", "false_positive_rate")
-_GAPS = ("demographic_parity_difference", "equalized_odds_difference",
-         "equal_opportunity_difference")  # fmt: skip
 
 
 def _share(top: Any, bottom: Any) -> Floats:
@@ -75,50 +74,103 @@ def _change(ctx: AuditContext, observed: Any, draws: Any, n: int) -> Value:
                  reason=found.reason)  # fmt: skip
 
 
-def table(
-    ctx: AuditContext, crossing: Crossing, reference: AuditedModel
-) -> tuple[Table, list[Finding]]:
-    """Return the changes of all other models, by group and in the gaps."""
+@dataclass(frozen=True, eq=False)
+class Change:
+    """How one model differs from the reference: by group, over all rows, in the gaps."""
+
+    model: AuditedModel
+    by_group: dict[str, list[Value]]
+    overall: dict[str, Value]
+    gaps: dict[str, Value]
+
+
+def measured(ctx: AuditContext, crossing: Crossing, reference: AuditedModel) -> list[Change]:
+    """Return the changes of all other models against the reference, made once per crossing."""
+    key = ("changes", crossing.attributes, reference.id)
+    found: list[Change] = ctx.cached(
+        key,
+        lambda: [
+            _measure(ctx, crossing, reference, m) for m in ctx.models if m.id != reference.id
+        ],
+    )
+    return found
+
+
+def _measure(
+    ctx: AuditContext, crossing: Crossing, reference: AuditedModel, model: AuditedModel
+) -> Change:
     labelled = ctx.labels is not None
+    names = [r for r in _GROUP_RATES if labelled or r == "selection_rate"]
+    cells = tables_by_model(ctx, crossing, reference, model)
+    rng = check_random_state(ctx.seed_for("change", crossing.name, model.id))
+    draws = multinomial_resamples(cells, ctx.config.n_resamples, rng)
+    old, new = _both(cells, labelled)
+    old_draws, new_draws = _both(draws, labelled)
+    sizes = crossing.counts().tolist()
+    by_group = {
+        r: [
+            _change(ctx, new[r][k] - old[r][k], new_draws[r][:, k] - old_draws[r][:, k], sizes[k])
+            for k in range(len(sizes))
+        ]
+        for r in names
+    }
+    whole, whole_draws = cells.sum(axis=0), draws.sum(axis=1)
+    if crossing.suppressed:  # its rows are among all rows
+        whole = _all_rows(ctx, reference, model)
+        whole_draws = multinomial_resamples(whole, ctx.config.n_resamples, rng)
+    a, b = _both(whole, labelled)
+    c, d = _both(whole_draws, labelled)
+    overall = {r: _change(ctx, b[r] - a[r], d[r] - c[r], ctx.n) for r in names}
+    before, after = _gaps(old), _gaps(new)
+    draw_before, draw_after = _gaps(old_draws), _gaps(new_draws)
+    gaps = {
+        g: _change(ctx, after[g] - before[g], draw_after[g] - draw_before[g], ctx.n)
+        for g in before
+    }
+    return Change(model, by_group, overall, gaps)
+
+
+def _all_rows(ctx: AuditContext, *models: AuditedModel) -> NDArray[np.int64]:
+    """Return counts by label and the decision of each model, over all rows."""
+    masks = [] if ctx.labels is None else [ctx.labels]
+    code = np.zeros(ctx.n, dtype=np.int64)
+    for mask in (*masks, *(m.decisions for m in models)):
+        code = 2 * code + mask
+    shape = (2,) * (len(masks) + len(models))
+    return np.bincount(code, minlength=int(np.prod(shape))).reshape(shape).astype(np.int64)
+
+
+def table(
+    ctx: AuditContext, crossing: Crossing, reference: AuditedModel, *, first: bool = False
+) -> tuple[Table, list[Finding]]:
+    """Return the changes of all other models, by group and in the gaps.
+
+    The first table of a report brings the findings over all rows.
+    """
     rows: list[tuple[Any, ...]] = []
     marks: list[str] = []
     findings: list[Finding] = []
-    others = [m for m in ctx.models if m.id != reference.id]
-    names = [r for r in _GROUP_RATES if labelled or r == "selection_rate"]
-    for model in others:
-        cells = tables_by_model(ctx, crossing, reference, model)
-        rng = check_random_state(ctx.seed_for("change", crossing.name, model.id))
-        draws = multinomial_resamples(cells, ctx.config.n_resamples, rng)
-        old, new = _both(cells, labelled)
-        old_draws, new_draws = _both(draws, labelled)
-        sizes = crossing.counts().tolist()
-        head = [model.name] if len(others) > 1 else []
+    found = measured(ctx, crossing, reference)
+    names = list(found[0].overall)
+    sizes = crossing.counts().tolist()
+    for change in found:
+        model = change.model
+        head = [model.name] if len(found) > 1 else []
         for k, group in enumerate(crossing.names):
-            changes = [
-                _change(ctx, new[r][k] - old[r][k], new_draws[r][:, k] - old_draws[r][:, k],
-                        sizes[k])
-                for r in names
-            ]  # fmt: skip
-            rows.append((group, *head, sizes[k], *changes))
+            rows.append((group, *head, sizes[k], *(change.by_group[r][k] for r in names)))
             marks.append("")
-        total, total_draws = cells.sum(axis=0), draws.sum(axis=1)
-        a, b = _both(total, labelled)
-        c, d = _both(total_draws, labelled)
-        changes = [_change(ctx, b[r] - a[r], d[r] - c[r], ctx.n) for r in names]
-        rows.append(("All rows", *head, ctx.n, *changes))
+        rows.append(("All rows", *head, ctx.n, *(change.overall[r] for r in names)))
         marks.append("total")
-        if labelled and crossing is next(iter(ctx.singles())):
-            findings.append(_accuracy(ctx, model, reference, changes[0]))
-        gap_old, gap_new = _gaps(old), _gaps(new)
-        draw_old, draw_new = _gaps(old_draws), _gaps(new_draws)
-        for gap in gap_old:
-            value = _change(ctx, gap_new[gap] - gap_old[gap], draw_new[gap] - draw_old[gap], ctx.n)
+        if first and "accuracy" in change.overall:
+            value = change.overall["accuracy"]
+            findings.append(_accuracy(ctx, model, reference, crossing, value))
+        for gap, value in change.gaps.items():
             findings.append(_gap(ctx, model, reference, crossing, gap, value))
     columns = [Column("group", crossing.name, "label")]
-    columns += [Column("model", "Model", "text")] if len(others) > 1 else []
+    columns += [Column("model", "Model", "text")] if len(found) > 1 else []
     columns.append(Column("n", "Rows", "count"))
     columns += [Column(r, f"{LABELS[r]}, change", "value") for r in names]
-    who = others[0].name if len(others) == 1 else "the other models"
+    who = found[0].model.name if len(found) == 1 else "the other models"
     return (
         Table(
             f"changes-{ctx.crossing_id(crossing)}",
@@ -141,7 +193,11 @@ _SHORT = {
 
 
 def _accuracy(
-    ctx: AuditContext, model: AuditedModel, reference: AuditedModel, value: Value
+    ctx: AuditContext,
+    model: AuditedModel,
+    reference: AuditedModel,
+    crossing: Crossing,
+    value: Value,
 ) -> Finding:
     return Finding(
         f"change.accuracy@{model.id}",
@@ -149,7 +205,7 @@ def _accuracy(
         f"From {reference.name} to {model.name}, on the same rows.",
         f"Change of accuracy, {model.name}",
         value,
-        f"groups/changes-{ctx.crossing_id(next(iter(ctx.singles())))}",
+        f"mitigation/changes-{ctx.crossing_id(crossing)}",
         model.id,
         rank=40,
     )
@@ -167,5 +223,5 @@ def _gap(
     return Finding(
         f"change.{_SHORT[gap]}.{key}@{model.id}", "note", text,
         f"Change of {LABELS[gap].lower()}, {crossing.name}", value,
-        f"groups/changes-{key}", model.id,
+        f"mitigation/changes-{key}", model.id,
     )  # fmt: skip

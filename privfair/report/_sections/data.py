@@ -29,8 +29,8 @@ def build(ctx: AuditContext) -> SectionResult:
     """Build the section."""
     tables, figures, findings, blocks = [], [], [], []
     if ctx.labels is not None:
-        figures.append(_base_rate_figure(ctx))
-        blocks += [Block("heading", text="Outcome by group"), Block("figure", figures[0].id)]
+        blocks.append(Block("heading", text="Outcome by group"))
+        blocks.append(Block("text", text=ctx.text("data.base_rates")))
     for crossing in ctx.singles():
         tables.append(_sizes(ctx, crossing))
         blocks.append(Block("table", tables[-1].id))
@@ -126,39 +126,6 @@ def _sizes(ctx: AuditContext, crossing: Any) -> Table:
         tuple(columns),
         tuple(tuple(row) for row in rows),
         ctx.note_of_suppressed(crossing),
-    )
-
-
-def _base_rate_figure(ctx: AuditContext) -> Figure:
-    rows = []
-    for crossing in ctx.singles():
-        for name, value in zip(crossing.names, _base_rates(ctx, crossing), strict=True):
-            rows.append((crossing.name, name, "", value))
-    overall = float(estimates(ctx, ctx.subject, None, ("base_rate",))["base_rate"].value)
-    return Figure(
-        "fig-base-rates",
-        "dots",
-        "How often the outcome occurs in each group",
-        f"Base rate of each group with its {100 * ctx.config.confidence:g} % interval. The dashed "
-        f"line is the rate of all rows, {number(overall)}. If base rates differ, decisions "
-        "without error would be unequal, too.",
-        Table(
-            "fig-base-rates-data",
-            "Base rate by group",
-            (
-                Column("attribute", "Attribute", "label"),
-                Column("group", "Group"),
-                Column("series", "Series"),
-                Column("base_rate", "Base rate", "value"),
-            ),
-            tuple(rows),
-        ),
-        {
-            "panels": [
-                {"key": "base_rate", "label": "Base rate", "reference": [overall]},
-            ],
-            "series": [""],
-        },
     )
 
 

@@ -20,7 +20,6 @@ from privfair.report._estimates import (
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
 from privfair.report._numbers import number
-from privfair.report._sections import changes
 
 __all__ = ["adjusted_p", "build", "disparity_finding", "gaps_table"]
 
@@ -48,14 +47,6 @@ def build(ctx: AuditContext) -> SectionResult:
         for model in ctx.models:
             for e in found[crossing.name, model.id].values():
                 findings.append(disparity_finding(ctx, model, crossing, e, k))
-    if len(ctx.models) > 1 and not ctx.private:
-        blocks.append(Block("heading", text="What changes between the models"))
-        blocks.append(Block("text", text=changes.LEAD.format(reference=_reference(ctx).name)))
-        for crossing in ctx.singles():
-            table, more = changes.table(ctx, crossing, _reference(ctx))
-            tables.append(table)
-            findings += more
-            blocks.append(Block("table", table.id))
     return SectionResult(
         "groups",
         ctx.text("section.groups"),
@@ -90,10 +81,6 @@ _REFERENCES = (
     "Hayter 1984, A proof of the conjecture that the Tukey-Kramer method is conservative.",
     "Holm 1979, A simple sequentially rejective multiple test procedure.",
 )
-
-
-def _reference(ctx: AuditContext) -> AuditedModel:
-    return next(m for m in ctx.models if m.id == ctx.reference)
 
 
 def _caveats(ctx: AuditContext) -> tuple[str, ...]:

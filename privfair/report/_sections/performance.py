@@ -21,7 +21,7 @@ METRICS = (
     "accuracy", "balanced_accuracy", "auc", "brier_score", "log_loss",
     "expected_calibration_error",
 )  # fmt: skip
-MAX_FIGURES = 4
+MAX_FIGURES = 2
 POINTS = 26
 
 
@@ -37,11 +37,12 @@ def build(ctx: AuditContext) -> SectionResult:
     scored = [m for m in ctx.models if m.scores is not None]
     if ctx.config.min_cell is not None:
         scored = []  # curves of a group are made of counts that may be small
-    for crossing in list(ctx.singles())[: max(1, MAX_FIGURES // max(len(scored), 1))]:
-        for model in scored[:MAX_FIGURES]:
-            if len(figures) < MAX_FIGURES:
-                figures.append(_curves(ctx, model, crossing))
-                blocks.append(Block("figure", figures[-1].id))
+    # One model's curves: those of the others differ by what the tables say in numbers.
+    for crossing in list(ctx.singles())[:MAX_FIGURES] if scored else ():
+        figures.append(_curves(ctx, scored[0], crossing))
+        blocks.append(Block("figure", figures[-1].id))
+    if len(scored) > 1:
+        blocks.append(Block("note", text=ctx.text("performance.one", name=scored[0].name)))
     ranked = [m.name for m in ctx.models if m.scores is not None and not m.probability]
     caveats = []
     if ctx.private:

@@ -26,6 +26,7 @@ _NUMERICS = {
     "what rounding costs is charged",
     "idealized": "IDEALIZED: holds for real numbers, not for floating-point noise",
 }
+_PAIRS, _ATTACKER = "Pairs of epsilon and delta", "What the best attacker can reach"
 _ALPHAS = (0.0, 0.001, 0.01, 0.02, 0.05, *(k / 20 for k in range(2, 21)))
 
 
@@ -66,8 +67,8 @@ def build(ctx: AuditContext) -> SectionResult:
                       items=tuple(clean_text(a) for a in guarantee.assumptions))
             )  # fmt: skip
         if not guarantee.unsafe and math.isfinite(guarantee.epsilon):
-            figures += [_curve(model, guarantee), _tradeoff(model, guarantee)]
-            blocks += [Block("figure", f.id) for f in figures[-2:]]
+            figures.append(_curves(model, guarantee))
+            blocks.append(Block("figure", figures[-1].id))
         if guarantee.events:
             tables.append(_events(model, guarantee))
             blocks.append(Block("table", tables[-1].id))
@@ -252,30 +253,36 @@ def _certificate(model: AuditedModel, g: PrivacyGuarantee) -> Table:
     )
 
 
-def _curve(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
+def _curves(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
     deltas = [10.0**-k for k in range(3, 13)]
-    points = [(d, e) for d, e in g.curve(deltas) if math.isfinite(e)]
+    pairs = [(d, e) for d, e in g.curve(deltas) if math.isfinite(e)]
+    rows: list[tuple[Any, ...]] = [(_PAIRS, model.name, d, e, None) for d, e in pairs]
+    rows += [(_ATTACKER, model.name, a, None, b) for a, b in g.tradeoff(_ALPHAS)]
     return Figure(
-        f"fig-curve-{model.id}",
+        f"fig-certified-{model.id}",
         "lines",
-        f"Every pair of epsilon and delta that {model.name} satisfies",
-        "A smaller probability of failure (delta) costs a larger epsilon. The diamond is the "
-        "certified pair.",
+        f"What is certified about {model.name}",
+        "Left: a smaller probability of failure (delta) costs a larger epsilon; the diamond is "
+        "the certified pair. Right: for each false positive rate of an attacker who tells "
+        "whether a record was used, the smallest possible false negative rate. On the dashed line "
+        "the attacker only guesses; the closer the curve is to it, the stronger the protection.",
         Table(
-            f"fig-curve-{model.id}-data",
-            "Privacy curve",
+            f"fig-certified-{model.id}-data",
+            "Privacy curve and trade-off curve",
             (
                 Column("panel", "Panel", "label"),
                 Column("series", "Model"),
-                Column("x", "delta", "exact"),
-                Column("y", "epsilon", "upper"),
+                Column("x", "delta, or false positive rate", "exact"),
+                Column("epsilon", "epsilon", "upper"),
+                Column("fnr", "Smallest false negative rate", "number"),
             ),
-            tuple(("curve", model.name, d, e) for d, e in points),
+            tuple(rows),
         ),
         {
+            "y_columns": ["epsilon", "fnr"],
             "panels": [
                 {
-                    "title": "curve",
+                    "title": _PAIRS,
                     "x_label": "delta (logarithmic)",
                     "y_label": "epsilon",
                     "x_scale": "log",
@@ -284,51 +291,19 @@ def _curve(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
                         {
                             "x": g.delta or deltas[-1],
                             "y": g.epsilon,
-                            "label": f"certified ({_up(g.epsilon)}, {g.delta:g})",
+                            "label": f"({_up(g.epsilon)}, {g.delta:g})",
                         }
                     ],
-                }
-            ],
-            "square": False,
-            "height": 240,
-            "size": 560,
-        },
-    )
-
-
-def _tradeoff(model: AuditedModel, g: PrivacyGuarantee) -> Figure:
-    pairs = g.tradeoff(_ALPHAS)
-    rows = [("trade-off", model.name, a, b) for a, b in pairs]
-    return Figure(
-        f"fig-tradeoff-{model.id}",
-        "lines",
-        "What the best attacker can reach",
-        "For each false positive rate of an attacker who tells whether a record was used, the "
-        "smallest possible false negative rate. On the dashed line the attacker only guesses; "
-        "the closer the curve is to it, the stronger the protection.",
-        Table(
-            f"fig-tradeoff-{model.id}-data",
-            "Trade-off curve",
-            (
-                Column("panel", "Panel", "label"),
-                Column("series", "Curve"),
-                Column("x", "False positive rate", "exact"),
-                Column("y", "Smallest false negative rate", "number"),
-            ),
-            tuple(rows),
-        ),
-        {
-            "panels": [
+                },
                 {
-                    "title": "trade-off",
+                    "title": _ATTACKER,
                     "diagonal": "down",
                     "x_label": "false positive rate of the attacker",
                     "y_label": "smallest false negative rate",
                     "x_limits": [0, 1],
                     "y_limits": [0, 1],
-                }
+                },
             ],
-            "size": 320,
         },
     )
 
