@@ -128,10 +128,20 @@ def _mask(rule: Any, features: Any, n: int, name: str) -> Bools:
 
 def _ranked(rule: Any, features: Any, sensitive: Any, low: Bools) -> tuple[Any, Bools]:
     """Rank effort among rows of the same type; the audited rows are their own reference."""
-    from privfair.fairness.sep._effort import types_of
-
     tables = [as_table(features, name="effort_features", prefix="effort")]
     tables.append(as_table(sensitive, name="sensitive_features", prefix="attribute"))
-    types = types_of(rule.rank_within, tables, low)
+    columns = []
+    for name in rule.rank_within:
+        home = next((t for t in tables if name in t.columns), None)
+        if home is not None:
+            columns.append(home.column(name).tolist())
+        elif name == "ses":
+            columns.append(np.where(low, "low", "high").tolist())
+        else:
+            raise DataError(
+                f"rank_within names {name!r}, which is among neither the sensitive features nor "
+                "the effort features, nor 'ses' (low or high status)."
+            )
+    types = np.array(["\x1f".join(map(str, row)) for row in zip(*columns, strict=True)], object)
     fitted = rule if rule.fitted else rule.fit(features, types)
     return fitted, np.asarray(fitted.apply(features, types), dtype=bool)
