@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from privfair.fairness.pid._exact import exact_dual
 from privfair.fairness.pid._information import Table, log_ratio, marginals
+from privfair.fairness.pid._solve import exact_multipliers
 
 if TYPE_CHECKING:
     from privfair.fairness.pid._joint import PIDResult
@@ -87,5 +87,5 @@ def influence(P: Table, result: PIDResult) -> dict[str, Table]:
 
 def _dual(zy: Table, zs: Table) -> tuple[Table, Table]:
     shape = zy.shape[:-2]
-    alpha, beta = exact_dual(zy.reshape(-1, *zy.shape[-2:]), zs.reshape(-1, *zs.shape[-2:]))
+    alpha, beta = exact_multipliers(zy.reshape(-1, *zy.shape[-2:]), zs.reshape(-1, *zs.shape[-2:]))
     return alpha.reshape(*shape, *alpha.shape[1:]), beta.reshape(*shape, *beta.shape[1:])

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-__all__ = ["Informations", "Table", "informations", "log_ratio", "marginals"]
+__all__ = [
+    "Informations",
+    "Table",
+    "informations",
+    "log_ratio",
+    "margin_informations",
+    "marginals",
+]
 
 Table = NDArray[np.float64]
 
@@ -45,16 +52,23 @@ def informations(P: Table, parts: tuple[Table, Table, Table] | None = None) -> I
     Each is a sum of x log x over the cells of the table and of its margins, so that empty cells
     cost nothing and no ratio is formed; the error is a few units in the last place of H(Z).
     """
-    zy, zs, z = marginals(P) if parts is None else parts
-    h_z, h_zy, h_zs = _minus_entropy(z, 1), _minus_entropy(zy, 2), _minus_entropy(zs, 2)
-    h_y, h_s = _minus_entropy(zy.sum(axis=-2), 1), _minus_entropy(zs.sum(axis=-2), 1)
+    zy, zs, _ = marginals(P) if parts is None else parts
+    base = margin_informations(zy, zs)
     h_ys, h_zys = _minus_entropy(P.sum(axis=-3), 2), _minus_entropy(P, 3)
-    return Informations(
-        decision=h_zy - h_z - h_y,
-        client=h_zs - h_z - h_s,
-        given_client=h_zys + h_s - h_zs - h_ys,
-        entropy=-h_z,
+    h_zs, h_s = _minus_entropy(zs, 2), _minus_entropy(zs.sum(axis=-2), 1)
+    return replace(base, given_client=h_zys + h_s - h_zs - h_ys)
+
+
+def margin_informations(zy: Table, zs: Table) -> Informations:
+    """Return what P(z, yhat) and P(z, s) determine; ``given_client`` is NaN."""
+    h_z, h_zy, h_zs = (
+        _minus_entropy(zy.sum(axis=-1), 1),
+        _minus_entropy(zy, 2),
+        _minus_entropy(zs, 2),
     )
+    decision = h_zy - h_z - _minus_entropy(zy.sum(axis=-2), 1)
+    client = h_zs - h_z - _minus_entropy(zs.sum(axis=-2), 1)
+    return Informations(decision, client, np.full_like(client, np.nan), -h_z)
 
 
 def log_ratio(numerator: Table, denominator: Table) -> Table:

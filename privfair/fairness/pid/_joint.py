@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from privfair.core import _validation as check
 from privfair.core.exceptions import (
     ConvergenceError,
+    ConvergenceWarning,
     InvalidParameterError,
     InvalidTypeError,
     ProbabilityRangeError,
@@ -21,8 +22,8 @@ from privfair.core.exceptions import (
     SingleGroupError,
     UtilityWarning,
 )
-from privfair.fairness.pid._exact import exact_unique, rounding_bound
 from privfair.fairness.pid._information import Table, informations, marginals
+from privfair.fairness.pid._solve import solve
 
 __all__ = ["PIDResult", "decompose", "pid_from_joint"]
 
@@ -177,14 +178,21 @@ def pid_from_joint(
     check.one_of(("auto", "exact", "newton", "cone"), method=method)
     tol = check.positive(tol=tol)
     table = checked_table(P, axes)
+    where = None
     if backend == "torch":
-        from privfair.fairness.pid._torch import device_of, exact_unique_on
+        from privfair.fairness.pid._tensors import device_of
 
         where = device_of(P, device)
-        return decompose(
-            table, method=method, tol=tol, exact=lambda zy, zs: exact_unique_on(zy, zs, where)
+    result = decompose(table, method=method, tol=tol, device=where)
+    if not result.converged.all():
+        warnings.warn(
+            f"certificate_gap exceeds tol={tol:g} bits in {int((~result.converged).sum())} of "
+            f"{result.converged.size} tables (largest {result.certificate_gap.max():.1e}): the "
+            "parts are right to within that gap only. See the result's `converged`.",
+            ConvergenceWarning,
+            stacklevel=2,
         )
-    return decompose(table, method=method, tol=tol)
+    return result
 
 
 def _backend(P: Any, backend: str, device: str | None) -> str:
@@ -254,41 +262,31 @@ def checked_table(P: Any, axes: Sequence[str] = _AXES) -> Table:
 
 
 def decompose(
-    table: Table,
-    *,
-    method: str = "auto",
-    tol: float = 1e-7,
-    exact: Any = exact_unique,
+    table: Table, *, method: str = "auto", tol: float = 1e-7, device: Any = None
 ) -> PIDResult:
-    """Return the parts of checked tables (..., |Z|, m, K).
+    """Return the parts of checked tables (..., |Z|, m, K); on a torch device if one is given.
 
     A table in which one group only has members is allowed here (a resample can be one); its
     parts are zero.
     """
     shape = table.shape[:-3]
     flat = table.reshape(-1, *table.shape[-3:])
-    zy, zs, z = marginals(flat)
-    base = informations(flat, (zy, zs, z))
-    if flat.shape[1] == 1:
-        zy, zs = (np.concatenate([a, np.zeros_like(a)], axis=1) for a in (zy, zs))
-    if flat.shape[1] <= 2 and method in {"auto", "exact"}:
-        unique, unique_client = exact(zy, zs)
-        gap = rounding_bound(zy, zs)
-        solved = np.full(len(flat), "exact")
-        alpha = beta = None
-    else:
-        raise InvalidParameterError("method: more than two groups are not supported yet.")
+    margins = marginals(flat)
+    base = informations(flat, margins)
+    solved = solve(
+        margins[0], margins[1], base, method=method, tol=tol * math.log(2), device=device
+    )
+    unique, unique_client = solved.unique, solved.unique_client
     off = np.abs((base.decision - unique) - (base.client - unique_client))
-    slack = np.maximum(_IDENTITY, gap)
+    slack = np.maximum(_IDENTITY, solved.gap)
     if (off > slack).any():
         raise ConvergenceError(
             "The two ways to the redundant part differ by "
             f"{off.max():.1e} nats. Please report this table's shape {flat.shape[1:]}."
         )
-    redundant = _clipped(base.decision - unique, slack)
     parts = {
         "unique": _clipped(unique, slack),
-        "redundant": redundant,
+        "redundant": _clipped(base.decision - unique, slack),
         "masked": _clipped(base.given_client - unique, slack),
         "unique_client": _clipped(unique_client, slack),
         "union_information": unique + base.client,
@@ -296,13 +294,14 @@ def decompose(
         "local_disparity": np.maximum(base.given_client, 0.0),
         "client_information": np.maximum(base.client, 0.0),
         "coinformation": base.decision - base.given_client,
-        "certificate_gap": gap + off,
+        "certificate_gap": solved.gap + off,
     }
     bits = {name: (value / math.log(2)).reshape(shape) for name, value in parts.items()}
+    alpha, beta = solved.alpha, solved.beta
     return PIDResult(
         **bits,
         converged=bits["certificate_gap"] <= tol,
-        method=solved.reshape(shape),
+        method=solved.method.reshape(shape),
         alpha=None if alpha is None else alpha.reshape(*shape, *alpha.shape[1:]),
         beta=None if beta is None else beta.reshape(*shape, *beta.shape[1:]),
     )

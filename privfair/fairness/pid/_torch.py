@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from privfair.core.device import resolve_device
 from privfair.core.exceptions import InvalidTypeError, ProbabilityRangeError, SchemaError
-from privfair.fairness.pid._exact import exact_dual
-from privfair.fairness.pid._information import Table
+from privfair.fairness.pid._information import margin_informations
+from privfair.fairness.pid._solve import solve
+from privfair.fairness.pid._tensors import exact_dual_of, exact_unique_of
 
-__all__ = ["PIDTensors", "device_of", "exact_unique_on", "pid_torch"]
+__all__ = ["PIDTensors", "pid_torch"]
 
-_TIE = 1e-15
+_TOL = 1e-8  # nats
 # In single precision a softmax sums to 1 only to about this.
 _SUM = 1e-4
 
@@ -153,11 +153,13 @@ class _Unique(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, zy: Tensor, zs: Tensor) -> Tensor:
         if zy.shape[1] == 2:
-            unique, _ = exact_unique_on_tensors(zy, zs)
-            slopes = _slopes(zy, zs)
+            unique, (alpha, beta) = exact_unique_of(zy, zs)[0], exact_dual_of(zy, zs)
         else:
-            raise SchemaError("P: more than two groups are not supported yet.")
-        ctx.save_for_backward(*slopes)
+            unique, alpha, beta = _general(zy, zs)
+        z, s = zs.sum(dim=2, keepdim=True), zs.sum(dim=1, keepdim=True)
+        for_zy = torch.where(zy > 0, alpha - torch.where(z > 0, z, 1.0).log(), 0.0)
+        client = torch.where(zs > 0, zs / torch.where(zs > 0, z * s, 1.0), 1.0).log()
+        ctx.save_for_backward(for_zy, torch.where(zs > 0, beta - client, 0.0))
         return unique
 
     @staticmethod
@@ -167,80 +169,10 @@ class _Unique(torch.autograd.Function):
         return grad[:, None, None] * for_zy, grad[:, None, None] * for_zs
 
 
-def device_of(P: Any, device: str | None) -> torch.device:
-    """Return where to compute: the named device, else the tensor's, else the best one."""
-    if device is None and isinstance(P, Tensor):
-        return P.device
-    return resolve_device("auto" if device is None else device)
-
-
-def exact_unique_on(zy: Table, zs: Table, device: torch.device) -> tuple[Table, Table]:
-    """Return ``exact_unique`` of numpy tables, computed on a device in double precision."""
-    put = [torch.as_tensor(a, dtype=torch.float64, device=device) for a in (zy, zs)]
-    unique, unique_client = exact_unique_on_tensors(*put)
-    return np.asarray(unique.cpu()), np.asarray(unique_client.cpu())
-
-
-def exact_unique_on_tensors(zy: Tensor, zs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return unique informations (B,) of P(z,yhat) and P(z,s), as ``exact_unique`` does."""
-    left, right, at_left, at_right = _segments(zy, zs)
-    size = at_left.abs() + at_right.abs()
-    middle = left + (right - left) * at_left.abs() / torch.where(size > 0, size, 1.0)
-    crosses = (at_left * at_right) < 0
-    down, up = crosses & (at_left < at_right), crosses & (at_left > at_right)
-    unique = _integral(
-        torch.where(down, middle, left),
-        torch.where(up, middle, right),
-        at_left.clamp(min=0),
-        at_right.clamp(min=0),
-    )
-    unique_client = _integral(
-        torch.where(up, middle, left),
-        torch.where(down, middle, right),
-        (-at_left).clamp(min=0),
-        (-at_right).clamp(min=0),
-    )
-    return unique.sum(dim=-1), unique_client.sum(dim=-1)
-
-
-def _segments(zy: Tensor, zs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    sign = torch.ones(zy.shape[2] + zs.shape[2], dtype=zy.dtype, device=zy.device)
-    sign[zy.shape[2] :] = -1.0
-    ones = torch.cat([zy[:, 1], zs[:, 1]], dim=1)
-    mass = torch.cat([zy.sum(dim=1), zs.sum(dim=1)], dim=1)
-    knots, order = torch.sort(
-        torch.where(mass > 0, ones / torch.where(mass > 0, mass, 1.0), 0.0), dim=1, stable=True
-    )
-    above = (ones * sign).gather(1, order).flip(1).cumsum(1).flip(1)
-    total = (mass * sign).gather(1, order).flip(1).cumsum(1).flip(1)
-    gap = above - knots * total
-    gap = torch.where((gap.abs() < _TIE) | (knots <= 0) | (knots >= 1), 0.0, gap)
-    edge = torch.zeros_like(knots[:, :1])
-    return (
-        torch.cat([edge, knots], dim=1),
-        torch.cat([knots, edge + 1.0], dim=1),
-        torch.cat([edge, gap], dim=1),
-        torch.cat([gap, edge], dim=1),
-    )
-
-
-def _integral(left: Tensor, right: Tensor, at_left: Tensor, at_right: Tensor) -> Tensor:
-    width = right - left
-    some = (width > 0) & ((at_left > 0) | (at_right > 0))
-    width = torch.where(some, width, 1.0)
-    low, high = some & (left > 0), some & (right < 1)
-    at_zero = torch.where(low, at_left * right - at_right * left, 0.0) / width
-    at_one = torch.where(high, at_right * (1 - left) - at_left * (1 - right), 0.0) / width
-    rise = torch.where(low, width / torch.where(low, left, 1.0), 0.0).log1p()
-    fall = torch.where(high, -width / torch.where(high, 1 - left, 1.0), 0.0).log1p()
-    return at_zero * rise - at_one * fall
-
-
-def _slopes(zy: Tensor, zs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the unique information (nats) by P(z,yhat) and by P(z,s)."""
-    alpha, beta = exact_dual(*(np.asarray(a.detach().cpu()) for a in (zy, zs)))
-    z, s = zs.sum(dim=2, keepdim=True), zs.sum(dim=1, keepdim=True)
-    put = [torch.as_tensor(a, dtype=zy.dtype, device=zy.device) for a in (alpha, beta)]
-    for_zy = torch.where(zy > 0, put[0] - torch.where(z > 0, z, 1.0).log(), 0.0)
-    ratio = torch.where(zs > 0, zs / (z * s), 1.0).log()
-    return for_zy, torch.where(zs > 0, put[1] - ratio, 0.0)
+def _general(zy: Tensor, zs: Tensor) -> list[Tensor]:
+    """Return the unique information (nats) and the multipliers for more than two groups."""
+    host = [a.detach().cpu().numpy() for a in (zy, zs)]
+    solved = solve(host[0], host[1], margin_informations(*host), method="auto", tol=_TOL)
+    multipliers = solved.multipliers(host[0], host[1])
+    found = (np.maximum(solved.unique, 0.0), *multipliers)
+    return [torch.as_tensor(a, dtype=zy.dtype, device=zy.device) for a in found]
