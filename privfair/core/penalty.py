@@ -58,6 +58,13 @@ class BoundedPenalty(Penalty, Protocol):
         Width of the statistic.
     feature_bound : float
         Largest L2 norm of one record's row of ``features``.
+
+    Notes
+    -----
+    Two methods are optional. ``encode_sensitive(sensitive_features) -> ndarray of int64`` turns
+    the caller's columns into one number for each record, from declared groups only; without it
+    the trainer takes the labels present as public. ``observe_noise(std)`` is told the standard
+    deviation of the noise in what ``absorb`` will get.
     """
 
     n_features: int

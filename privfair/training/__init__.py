@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_base": ["BasePrivateEstimator", "Problem"],
         "_checkpoint": ["Checkpoints"],
+        "_classify": ["ClassifierParts"],
         "_clip_rules": [
             "AdaptiveClipping",
             "AutomaticClipping",
@@ -21,9 +22,16 @@ __getattr__, __dir__, __all__ = attach(
         "_distributed": ["DataParallel"],
         "_engine": ["DPEngine"],
         "_factorization": ["BandedNoise"],
-        "_losses": ["LogisticLoss", "RecordLoss", "SoftmaxLoss", "SquaredLoss"],
+        "_losses": [
+            "LogisticLoss",
+            "RangedSquaredLoss",
+            "RecordLoss",
+            "SoftmaxLoss",
+            "SquaredLoss",
+        ],
         "_optim": ["make_optimizer"],
         "_plan": ["StatisticPlan", "TrainingPlan"],
+        "_regress": ["RegressorParts"],
         "_sampling": ["CyclicPoissonSampler", "PoissonSampler"],
         "_schedules": ["CosineSchedule", "LinearSchedule", "StepSchedule"],
         "_statistic": ["BatchStatistic", "BatchView"],

@@ -44,6 +44,7 @@ from privfair.training._losses import RecordLoss
 from privfair.training._models import build_module
 from privfair.training._optim import OPTIMIZERS, make_optimizer
 from privfair.training._penalty import (
+    DECLARED,
     PER_RECORD,
     check_penalty,
     encode_sensitive,
@@ -291,7 +292,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         return TrainingPlan(n, batch, steps, self.max_grad_norm, None, budget.neighboring)
 
     def _statistic_share(self) -> float:
-        return 0.0 if self.fairness_penalty is None else self.fairness_share
+        return 0.0 if self._penalty() is None else self.fairness_share
 
     def _read(
         self,
@@ -309,9 +310,14 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         n_rows = encoding.check(X)
         problem = self._problem(_labels(y))
         notes: tuple[str, ...] = ()
-        codes, labelled = (None, []) if sensitive is None else encode_sensitive(sensitive)
-        if self.fairness_penalty is None:
+        penalty = self._penalty()
+        codes, labelled = (
+            (None, []) if sensitive is None else encode_sensitive(sensitive, penalty=penalty)
+        )
+        if penalty is None:
             codes = None
+        elif hasattr(penalty, "encode_sensitive"):
+            notes += (DECLARED,)
         elif labelled:
             notes += (f"the lists of groups of {', '.join(labelled)} are public",)
         if weights is not None:
@@ -359,11 +365,21 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             progress=Progress(enabled=bool(self.verbose), label=self._progress_label()),
         )
 
+    def _penalty(self) -> Any:
+        """Return the penalty of the fit, or None."""
+        return self.fairness_penalty
+
     def _hook(self, loss: RecordLoss, plan: TrainingPlan) -> BatchStatistic | None:
-        if self.fairness_penalty is None:
+        penalty = self._penalty()
+        if penalty is None:
             return None
         sigma = None if plan.statistic is None else plan.statistic.noise_multiplier
-        return penalty_statistic(self.fairness_penalty, loss, sigma, plan.expected_batch_size)
+        own = copy.deepcopy(penalty)  # absorb changes it
+        self._used_penalty: Any = own
+        return penalty_statistic(own, loss, sigma, plan.expected_batch_size)
+
+    def _take_from_penalty(self, penalty: Any) -> None:
+        """Keep what a subclass shows of the trained penalty: released quantities only."""
 
     def _stream_seed(self, plan: TrainingPlan, rng: np.random.Generator) -> int | None:
         """Return the seed of batches and noise: none unless the run is a test or not private."""
@@ -404,7 +420,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         notes = records.problem.assumptions + encoding.assumptions + records.assumptions
         if budget.private:
             notes = (*_run_assumptions(plan, self.unit), *notes)
-            notes += () if self.fairness_penalty is None else (PER_RECORD,)
+            notes += () if self._penalty() is None else (PER_RECORD,)
         if budget.private and budget.epsilon > check.MAX_EPSILON:
             notes += ("epsilon above 20 was allowed by allow_weak=True",)
         if budget.private and budget.delta * budget.n_public >= 1.0:
@@ -430,6 +446,9 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         self.n_steps_ = plan.steps
         self.sample_rate_ = plan.sample_rate
         self.ledger_entry_id_ = charge.entry_id
+        used = self.__dict__.pop("_used_penalty", None)
+        if used is not None:
+            self._take_from_penalty(used)
 
     # -- parameters ------------------------------------------------------------------------
     def _check_parameters(self) -> None:
@@ -463,7 +482,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         check.positive(epochs=self.epochs)
         check.one_of(OPTIMIZERS, optimizer=self.optimizer)
         clipping = make_clipping(self.clipping)
-        if isinstance(clipping, AdaptiveClipping) and self.fairness_penalty is not None:
+        if isinstance(clipping, AdaptiveClipping) and self._penalty() is not None:
             raise InvalidParameterError(
                 "clipping='adaptive' and a fairness_penalty each release a statistic at every "
                 "step, and a step releases only one: use another clipping."
@@ -490,7 +509,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
                 "unit='user' needs user_ids: fit(X, y, user_ids=ids), one for each row. "
                 "Without them no bound on what one user contributes is known."
             )
-        if self.fairness_penalty is not None:
+        if self._penalty() is not None:
             raise AccountingAssumptionError(
                 "fairness_penalty releases a statistic of records, which unit='user' does not "
                 "bound. Leave it out, or aggregate to one row per user and use unit='record'."
@@ -537,13 +556,15 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
             )
 
     def _check_penalty(self, sensitive_features: Any) -> None:
-        if self.fairness_penalty is None:
+        penalty = self._penalty()
+        if penalty is None:
             return
         shape: tuple[int, ...] = getattr(sensitive_features, "shape", ())
+        coded = hasattr(penalty, "encode_sensitive")  # it sees one number for each record
         check_penalty(
-            self.fairness_penalty,
+            penalty,
             private=bool(np.isfinite(self.epsilon)),
-            n_sensitive=int(shape[1]) if len(shape) == 2 else 1,
+            n_sensitive=int(shape[1]) if len(shape) == 2 and not coded else 1,
         )
         if sensitive_features is None:
             raise InvalidParameterError(

@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LogisticLoss", "RecordLoss", "SoftmaxLoss", "SquaredLoss"]
+__all__ = [
+    "LogisticLoss",
+    "RangedSquaredLoss",
+    "RecordLoss",
+    "SoftmaxLoss",
+    "SquaredLoss",
+]
 
 
 class RecordLoss(Protocol):
@@ -101,10 +107,26 @@ class SquaredLoss:
         """Return f - y."""
         return output - y[:, None]
 
-    def score(self, output: Tensor) -> None:
+    def score(self, output: Tensor) -> Tensor | None:
         """Return None: the output is not confined to [0, 1]."""
         return None
 
-    def score_backprop(self, output: Tensor) -> None:
+    def score_backprop(self, output: Tensor) -> Tensor | None:
         """Return None."""
         return None
+
+
+class RangedSquaredLoss(SquaredLoss):
+    """Half the squared error of one output, for targets in a public range scaled to [-1, 1].
+
+    The score that a fairness penalty sees is the output's place in the range, from 0 to 1.
+    Outputs beyond an end have the score of that end, and a penalty does not move them.
+    """
+
+    def score(self, output: Tensor) -> Tensor:
+        """Return the place of each prediction in the range."""
+        return ((output[:, 0] + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def score_backprop(self, output: Tensor) -> Tensor:
+        """Return a half inside of the range and 0 outside."""
+        return 0.5 * (output.abs() <= 1.0).to(output.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,9 @@ PER_RECORD = (
 )
 """What a private run takes the penalty's word for; made-up rows test it before the charge."""
 
+DECLARED = "the groups that the penalty distinguishes are declared, not read off these records"
+"""What holds for a penalty that encodes sensitive features by itself, from its own parameters."""
+
 
 def check_penalty(penalty: Any, *, private: bool, n_sensitive: int = 1) -> None:
     """Refuse what is no penalty, and under privacy what has no bounded per-record form."""
@@ -41,11 +43,17 @@ def check_penalty(penalty: Any, *, private: bool, n_sensitive: int = 1) -> None:
         )
 
 
-def encode_sensitive(values: Any) -> tuple[NDArray[Any], list[str]]:
+def encode_sensitive(values: Any, penalty: Any = None) -> tuple[NDArray[Any], list[str]]:
     """Return sensitive features as numbers, and the names of those that were labels.
 
     A column of labels becomes the position of each label in the sorted list of labels; numeric
-    columns stay as they are.
+    columns stay as they are. A penalty with a method ``encode_sensitive`` knows its groups and
+    does this itself.
+
+    Parameters
+    ----------
+    values : array-like, data frame or mapping
+    penalty : object or None, default=None
 
     Returns
     -------
@@ -59,6 +67,8 @@ def encode_sensitive(values: Any) -> tuple[NDArray[Any], list[str]]:
     MissingSensitiveFeatureError
         If a value is missing.
     """
+    if hasattr(penalty, "encode_sensitive"):
+        return np.asarray(penalty.encode_sensitive(values)), []
     table = as_table(values, name="sensitive_features", prefix="s")
     columns, labelled = [], []
     for name in table.columns:
@@ -90,7 +100,9 @@ def penalty_statistic(
     Parameters
     ----------
     penalty : BoundedPenalty or Penalty
-        Copied: ``absorb`` changes it. A batch-level penalty is accepted without privacy only.
+        The run's own copy: ``absorb`` changes it. A batch-level penalty is accepted without
+        privacy only. ``observe_noise``, if it has that, is told the standard deviation of the
+        noise in what ``absorb`` gets.
     loss : RecordLoss
         Must have a score.
     noise_multiplier : float or None
@@ -103,9 +115,11 @@ def penalty_statistic(
             "fairness_penalty needs a single score per record; with more than two classes there "
             "is none. Train one classifier per class, or leave the penalty out."
         )
-    own = copy.deepcopy(penalty)
+    own = penalty
     strength = float(getattr(own, "strength", 1.0))
     if isinstance(own, BoundedPenalty) and own.decomposable:
+        if hasattr(own, "observe_noise"):
+            own.observe_noise((noise_multiplier or 0.0) * float(own.feature_bound) / batch)
         return BatchStatistic(
             features=lambda view: own.features(view.scores, view.sensitive, y=view.y),
             bound=float(own.feature_bound),

@@ -29,7 +29,7 @@ from privfair.core.exceptions import (
     UnsafeFileError,
 )
 from privfair.core.privacy import PrivacyGuarantee
-from privfair.core.schema import Schema
+from privfair.core.schema import Categorical, Numeric, Schema
 from privfair.training._clip_rules import CLIPPINGS
 from privfair.training._encoding import Encoding
 from privfair.training._models import linear_layers
@@ -210,6 +210,10 @@ def _encode(value: Any) -> Any:
             "__clipping__": type(value).__name__,
             **{name: _encode(part) for name, part in vars(value).items()},
         }
+    if isinstance(value, dict):
+        return {"__mapping__": [[_encode(k), _encode(v)] for k, v in value.items()]}
+    if isinstance(value, Categorical | Numeric):
+        return {"__column__": Schema({"c": value}).to_dict()}
     if isinstance(value, np.ndarray):
         return {"__array__": value.tolist(), "dtype": value.dtype.str}
     if isinstance(value, np.generic):
@@ -230,6 +234,10 @@ def _decode(value: Any) -> Any:
     if isinstance(value, dict) and "__clipping__" in value:
         fields = {n: _decode(part) for n, part in value.items() if n != "__clipping__"}
         return CLIPPINGS[value["__clipping__"]](**fields)
+    if isinstance(value, dict) and "__mapping__" in value:
+        return {_decode(k): _decode(v) for k, v in value["__mapping__"]}
+    if isinstance(value, dict) and "__column__" in value:
+        return Schema.from_dict(value["__column__"])["c"]
     if isinstance(value, dict) and "__array__" in value:
         return np.array(value["__array__"], dtype=np.dtype(value["dtype"]))
     if isinstance(value, list):
