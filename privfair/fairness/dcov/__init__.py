@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = attach(
         "_cells": ["cells_dcov_sq"],
         "_encoder": ["AttributeEncoder"],
         "_kernels": ["cell_kernel", "pool_small_cells"],
+        "_surrogate": ["BoundedDistanceCovariance"],
     },
 )

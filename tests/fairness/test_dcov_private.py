@@ -1,0 +1,411 @@
+"""Private and fair: what one record can do to a step, and that the noise is what was certified."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from privfair.accounting import Ledger
+from privfair.core import Categorical, Numeric, Schema
+from privfair.core.exceptions import (
+    AccountingAssumptionError,
+    InvalidParameterError,
+    InvalidTypeError,
+    MissingSensitiveFeatureError,
+    SchemaError,
+    SensitiveFeatureError,
+)
+from privfair.dp import DPClassifier
+from privfair.fairness.dcov import BoundedDistanceCovariance
+from privfair.testing import check_penalty
+from privfair.training import (
+    BatchStatistic,
+    DPEngine,
+    LogisticLoss,
+    RangedSquaredLoss,
+    TrainingPlan,
+    make_optimizer,
+)
+
+GROUPS = {"sex": ["f", "m"], "race": ["a", "b", "c"]}
+KINDS = ["ccdcov", "jdcov", "pairwise", "cells"]
+
+
+def surrogate(**options):
+    return BoundedDistanceCovariance(GROUPS, **options)
+
+
+def table(n=3_000, seed=0):
+    """Return a task whose label depends on sex, race and their combination."""
+    rng = np.random.default_rng(seed)
+    sex, race = rng.integers(0, 2, n), rng.choice(3, n, p=[0.6, 0.3, 0.1])
+    shift = 1.2 * sex + 0.4 * race
+    X = np.stack([rng.normal(size=n) + shift, rng.normal(size=n)], axis=1).clip(-6, 6)
+    y = (X[:, 0] + X[:, 1] + rng.logistic(size=n) > 1).astype(int)
+    S = {"sex": np.array(["f", "m"])[sex], "race": np.array(["a", "b", "c"])[race]}
+    return X, y, S
+
+
+def gap(scores, S):
+    import pandas as pd
+
+    rates = pd.Series(scores).groupby([S["sex"], S["race"]]).mean()
+    return float(rates.max() - rates.min())
+
+
+# -- the engine, step by step ----------------------------------------------------------------
+class _Silent:
+    """In place of the noise: what is released then is the record's own contribution."""
+
+    def add(self, total):
+        return total
+
+
+def engine(penalty, *, loss=None, hidden=(), relation="zero_out", n=64, sigmas=(2.0, 6.0), seed=0):
+    from privfair.training._models import build_module
+    from privfair.training._penalty import penalty_statistic
+
+    loss = loss or LogisticLoss()
+    module = build_module(None, hidden, 3, 1, np.random.default_rng(seed))
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p += torch.randn(p.shape, generator=rng) * 2
+    plan = TrainingPlan(n, 16, 4, 1.5, sigmas[0], relation)
+    hook = penalty_statistic(penalty, loss, sigmas[1], 16)
+    plan = TrainingPlan(
+        n, 16, 4, 1.5, sigmas[0], relation, statistic=_statistic_plan(hook, sigmas[1])
+    )
+    return DPEngine(
+        module, loss, plan, optimizer=make_optimizer("sgd", 0.1), statistic=hook,
+        noise_random_state=0,
+    )  # fmt: skip
+
+
+def _statistic_plan(hook: BatchStatistic, sigma: float):
+    from privfair.training import StatisticPlan
+
+    return StatisticPlan(sigma, hook.every)
+
+
+def contribution(eng, X, y, cell, rows):
+    """Return what the records at ``rows`` add to the two sums of a step."""
+    eng._path.prepare(X)
+    rows = torch.as_tensor(rows)
+    sums = eng._sums(X, y, cell, None, rows)
+    aside = eng._released(0, sums, y, cell, None, rows, _Silent())
+    return sums.total, aside * eng.plan.expected_batch_size
+
+
+def joint_norm(eng, parts):
+    """Return the length of a contribution in units of each sum's noise."""
+    gradient, features = parts
+    plan = eng.plan
+    scaled = (
+        gradient / (plan.noise_multiplier * plan.max_grad_norm),
+        features / (plan.statistic.noise_multiplier * eng._statistic.bound),
+    )
+    return float(torch.cat(scaled).norm())
+
+
+extremes = st.sampled_from([-30.0, 0.0, 30.0])
+inputs = st.lists(st.floats(-50, 50) | extremes, min_size=3, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=inputs,
+    y=st.booleans(),
+    cell=st.integers(0, 6),
+    kind=st.sampled_from(KINDS),
+    tau=st.floats(0, 1),
+    strength=st.sampled_from([0.0, 1.0, 1e3]),
+    released=st.integers(0, 2**16),
+    share=st.floats(0.01, 0.99),
+    squared=st.booleans(),
+    hidden=st.sampled_from([(), (4,)]),
+    seed=st.integers(0, 50),
+)
+@example(  # a certain record that is badly wrong: both parts are as long as they can be
+    x=[50.0, 50.0, 50.0], y=False, cell=2, kind="jdcov", tau=0.0, strength=1e3, released=1,
+    share=0.1, squared=False, hidden=(), seed=3,
+)  # fmt: skip
+def test_one_record_moves_a_step_by_at_most_one_over_the_effective_noise(
+    x, y, cell, kind, tau, strength, released, share, squared, hidden, seed
+):
+    penalty = surrogate(kind=kind, group_weighting=tau, strength=strength)
+    effective = 1.7
+    sigmas = (effective / math.sqrt(1 - share), effective / math.sqrt(share))
+    eng = engine(
+        penalty, hidden=hidden, sigmas=sigmas, seed=seed,
+        loss=RangedSquaredLoss() if squared else LogisticLoss(),
+    )  # fmt: skip
+    assert eng.plan.effective_noise_multiplier == pytest.approx(effective, rel=1e-12)
+    given_sums = np.random.default_rng(released).normal(size=penalty.n_features)
+    eng._statistic.absorb(torch.from_numpy(np.abs(given_sums) if released % 2 else given_sums))
+    rows = torch.tensor([x], dtype=torch.float32)
+    parts = contribution(eng, rows, torch.tensor([float(y)]), torch.tensor([cell]), [0])
+    length = joint_norm(eng, parts) * effective
+    assert length <= 1.0 + 1e-6
+    if x == [50.0, 50.0, 50.0] and seed == 3 and strength == 1e3 and not hidden:
+        assert length > 1.0 - 1e-4  # and the bound is attained: no smaller noise would do
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("hidden", [(), (4,)])
+@pytest.mark.parametrize("loss", [LogisticLoss(), RangedSquaredLoss()])
+def test_the_surrogates_gradient_is_that_of_the_truncated_penalty(kind, tau, hidden, loss):
+    """Without noise, clipping and memory, at the full batch: summed surrogate and autograd."""
+    from privfair.training._closed_form import ClosedFormPath
+    from privfair.training._models import build_module
+
+    rng = np.random.default_rng(1)
+    n = 400
+    X, cell = torch.from_numpy(rng.normal(size=(n, 3))), torch.from_numpy(rng.integers(0, 6, n))
+    X[:, 0] += 0.5 * (cell == 2) - 0.3 * (cell > 3)
+    y = torch.from_numpy(rng.uniform(0, 1, n))
+    module = build_module(None, hidden, 3, 1, rng).double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p += 0.4
+    penalty = surrogate(kind=kind, group_weighting=tau, c=0.7, ema=0.0, weights={"race": 1.5})
+    scores = loss.score(module(X)).detach()
+    penalty.absorb(penalty.features(scores, cell).sum(dim=0) / n)
+    path = ClosedFormPath(module, loss)
+
+    def total(weights):
+        return path.sums(X, y, torch.arange(n), None, 0.0, weights).total / n
+
+    found = total(lambda out: penalty.weights(loss.score(out), cell)) - total(None)
+    value = penalty(loss.score(module(X)), cell)
+    wanted = torch.cat([g.flatten() for g in torch.autograd.grad(value, module.parameters())])
+    assert float(wanted.norm()) > 1e-5
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9 * float(wanted.norm()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    other=inputs,
+    other_cell=st.integers(0, 6),
+    other_y=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_another_record_never_moves_a_records_clipped_gradient(
+    kind, other, other_cell, other_y, seed
+):
+    penalty = surrogate(kind=kind, strength=50.0)
+    eng = engine(penalty, seed=seed)
+    rng = np.random.default_rng(seed)
+    eng._statistic.absorb(torch.from_numpy(np.abs(rng.normal(size=penalty.n_features))))
+    X = torch.from_numpy(rng.normal(size=(4, 3))).float()
+    y, cell = torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0, 1, 2, 5])
+    changed = [X.clone(), y.clone(), cell.clone()]
+    changed[0][3] = torch.tensor(other)
+    changed[1][3], changed[2][3] = float(other_y), other_cell
+    for data in ((X, y, cell), tuple(changed)):
+        everyone = contribution(eng, *data, [0, 1, 2, 3])
+        without = contribution(eng, *data, [1, 2, 3])
+        alone = contribution(eng, X, y, cell, [0])
+        for a, b, c in zip(everyone, without, alone, strict=True):
+            torch.testing.assert_close(a - b, c, rtol=0, atol=1e-6)
+
+
+def test_weights_see_released_sums_of_earlier_steps_only():
+    calls = []
+
+    class Listening(BoundedDistanceCovariance):
+        def features(self, *args, **kwargs):
+            calls.append("features")
+            return super().features(*args, **kwargs)
+
+        def weights(self, *args, **kwargs):
+            found = super().weights(*args, **kwargs)
+            calls.append(("weights", bool(found.abs().sum() > 0), self._released))
+            return found
+
+        def absorb(self, given):
+            calls.append("absorb")
+            super().absorb(given)
+
+    eng = engine(Listening(GROUPS), sigmas=(1.0, 1e-3))
+    rng = np.random.default_rng(0)
+    X = torch.from_numpy(rng.normal(size=(64, 3))).float()
+    eng.run(X, (X[:, 0] > 0).float(), torch.from_numpy(rng.integers(0, 6, 64)))
+    steps = [("weights", at > 0, at) for at in range(4)]
+    assert calls == [entry for step in steps for entry in (step, "features", "absorb")]
+
+
+def test_sums_are_divided_by_the_batch_constant():
+    """The realised size of a batch is private: counts over B sum to a size over B, not to 1."""
+    seen = []
+
+    class Listening(BoundedDistanceCovariance):
+        def __deepcopy__(self, memo):
+            return self
+
+        def absorb(self, given):
+            seen.append(given.reshape(self.n_frequencies + 1, -1)[-1].sum() / 0.5)
+
+    X, y, S = table(600)
+    clf = DPClassifier(
+        epsilon=float("inf"), schema="as_is", batch_size=60, epochs=3, random_state=0,
+        fairness_penalty=Listening(GROUPS),
+    ).fit(X, y, sensitive_features=S)  # fmt: skip
+    sizes = torch.stack(seen) * clf.plan_.expected_batch_size
+    assert len(set(sizes.round().tolist())) > 5
+    torch.testing.assert_close(sizes, sizes.round(), rtol=0, atol=2e-3)  # the guard's 1e-5
+
+
+def test_the_penalty_keeps_the_contract():
+    for kind in KINDS:
+        check_penalty(surrogate(kind=kind))
+    assert surrogate().feature_bound < 0.96
+    assert surrogate(n_frequencies=1).feature_bound == pytest.approx(
+        math.sqrt(4 / math.pi**2 + 0.25)
+    )
+
+
+def test_the_truncated_penalty_tends_to_distance_covariance():
+    """A thousand terms against the double sum over all pairs (Szekely et al. 2007)."""
+    rng = np.random.default_rng(0)
+    cell = rng.integers(0, 6, 200)
+    f = rng.beta(2, 3, 200) * 0.7 + 0.05 * cell
+    for kind in ("ccdcov", "pairwise"):
+        penalty = surrogate(kind=kind, group_weighting=1.0, n_frequencies=1000)
+        apart = penalty.groups.distances()
+        total = sum(apart) if kind == "pairwise" else np.sqrt(sum(a**2 for a in apart))
+        a, b = np.abs(f[:, None] - f[None, :]), total[np.ix_(cell, cell)]
+        pairs = [m - m.mean(0) - m.mean(1)[:, None] + m.mean() for m in (a, b)]
+        wanted = float((pairs[0] * pairs[1]).mean())
+        found = float(penalty(torch.from_numpy(f), torch.from_numpy(cell)))
+        assert found == pytest.approx(wanted, rel=2e-3)
+        assert found < wanted
+    few = [
+        float(surrogate(group_weighting=1.0, n_frequencies=m)(torch.from_numpy(f),
+              torch.from_numpy(cell)))
+        for m in (1, 4, 8, 16)
+    ]  # fmt: skip
+    assert few == sorted(few)
+
+
+def test_small_cells_are_pooled_and_smaller_ones_left_alone():
+    penalty = surrogate(ema=0.0)
+    penalty.observe_noise(0.5 * 0.01)  # a count over B of 0.03 and more is told from noise
+    counts = np.array([0.5, 0.4, 0.02, 0.025, 0.05, 0.0, 0.0])
+    means = np.random.default_rng(0).uniform(-0.1, 0.1, (8, 7))
+    penalty.absorb(torch.from_numpy(np.vstack([means * counts, 0.5 * counts])))
+    assert penalty.pooled_cells == (
+        ("f", "c"), ("m", "a"), ("m", "c"), ("other", "other"),
+    )  # fmt: skip
+    scores = torch.full((7,), 0.3, dtype=torch.float64)
+    weights = penalty.weights(scores, torch.arange(7))
+    assert float(weights[[2, 3, 5, 6]].std()) == 0.0  # pooled: 0.045 is too small for four
+    assert float(weights[2]) == 0.0
+    assert float(weights[[0, 1, 4]].abs().min()) > 0
+    # Two such cells of 0.06 together are large enough.
+    counts[2:4] = [0.029, 0.029]
+    counts[5:] = 0.01
+    penalty.absorb(torch.from_numpy(np.vstack([means * counts, 0.5 * counts])))
+    weights = penalty.weights(scores, torch.arange(7))
+    assert float(weights[2]) == float(weights[3]) != 0.0
+
+
+def test_without_a_release_or_without_groups_nothing_is_pulled():
+    penalty = surrogate()
+    scores = torch.linspace(0, 1, 7)
+    assert not penalty.weights(scores, torch.arange(7)).any()
+    only = np.zeros((9, 7))
+    only[:, 1] = 0.4  # a single cell has records
+    penalty.absorb(torch.from_numpy(only))
+    assert not penalty.weights(scores, torch.arange(7)).any()
+
+
+# -- declared groups -------------------------------------------------------------------------
+def test_cells_do_not_depend_on_the_labels_that_occur():
+    X, y, S = table(400)
+    few = {name: np.full(400, values[0]) for name, values in S.items()}
+    made = []
+    for given_sensitive in (S, few):
+        clf = DPClassifier(
+            epsilon=1.0, schema="as_is", epochs=1, ledger=Ledger(), fairness_penalty=surrogate()
+        ).fit(X, y, sensitive_features=given_sensitive)
+        made.append(clf.events_)
+        assert any("declared, not read off" in a for a in clf.privacy_.assumptions)
+        assert not any("lists of groups" in a for a in clf.privacy_.assumptions)
+    assert made[0] == made[1]
+    codes = surrogate().encode_sensitive({"sex": ["m"], "race": ["b"]})
+    assert codes.tolist() == [4]  # the same number whoever else is in the table
+
+
+def test_labels_that_nobody_declared_are_one_cell():
+    encode = surrogate().encode_sensitive
+    assert encode({"sex": ["x", "f"], "race": ["a", "zzz"]}).tolist() == [6, 6]
+    assert encode([["m", "c"], ["f", "a"]]).tolist() == [5, 0]
+    some = BoundedDistanceCovariance(GROUPS, cells=[("m", "a"), ("f", "a")])
+    assert some.encode_sensitive([["m", "a"], ["f", "a"], ["f", "b"]]).tolist() == [0, 1, 2]
+    schema = Schema({"age": Numeric(0, 100, bins=[30, 60]), "sex": Categorical(["f"], other="o")})
+    aged = BoundedDistanceCovariance(schema)
+    assert len(aged.groups) == 3 * 2 + 1
+    seen = aged.encode_sensitive({"age": [10, 30, 500], "sex": ["f", "q", "o"]})
+    assert seen.tolist() == [0, 3, 5]
+    apart = aged.groups.distances({"sex": 2.0})
+    assert apart[0][0, 2] == pytest.approx(0.3)  # middles 15 and 45 of a range of 100
+    assert apart[1][0, 1] == 2.0
+    assert apart[0][0, 6] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "error", "match"),
+    [
+        (None, {}, AccountingAssumptionError, "declare"),
+        (np.array(["a", "b"]), {}, InvalidTypeError, "not learnt from data"),
+        ({}, {}, InvalidParameterError, "at least one"),
+        ({"age": Numeric(0, 1)}, {}, SchemaError, "without bins"),
+        ({"s": ["a", "a"]}, {}, SchemaError, "twice"),
+        ({"s": ["a"], "t": list(range(5000))}, {}, InvalidParameterError, "5000 cells"),
+        (GROUPS, {"strength": -1.0}, InvalidParameterError, "strength"),
+        (GROUPS, {"group_weighting": 1.5}, InvalidParameterError, "group_weighting"),
+        (GROUPS, {"c": 0.0}, InvalidParameterError, "c must be"),
+        (GROUPS, {"ema": 1.0}, InvalidParameterError, "ema"),
+        (GROUPS, {"kind": "ccdcv"}, InvalidParameterError, "ccdcov"),
+        (GROUPS, {"n_frequencies": 0}, InvalidParameterError, "n_frequencies"),
+        (GROUPS, {"weights": {"age": 1.0}}, InvalidParameterError, "declared columns"),
+        (GROUPS, {"weights": {"sex": 0.0}}, InvalidParameterError, "weights"),
+        (GROUPS, {"cells": [("f", "q")]}, InvalidParameterError, "not declared"),
+        (GROUPS, {"cells": [("f",)]}, InvalidParameterError, "one label for each"),
+        (GROUPS, {"cells": [("f", "a"), ("f", "a")]}, InvalidParameterError, "different"),
+    ],
+)
+def test_what_is_no_declared_group_or_no_penalty_is_refused(groups, options, error, match):
+    with pytest.raises(error, match=match):
+        BoundedDistanceCovariance(groups, **options)
+
+
+def test_a_schema_that_was_learnt_from_data_declares_nothing():
+    from privfair.preprocessing import PrivateTableEncoder
+
+    encoder = PrivateTableEncoder(epsilon=1.0, delta=1e-5, ledger=Ledger())
+    encoder.fit({"sex": np.array(["f", "m"] * 500)})
+    learnt = encoder.schema_
+    assert learnt.origin is not None
+    with pytest.raises(AccountingAssumptionError, match="learnt from data"):
+        BoundedDistanceCovariance(learnt)
+
+
+@pytest.mark.parametrize(
+    ("S", "error"),
+    [
+        ({"sex": ["f", None], "race": ["a", "b"]}, MissingSensitiveFeatureError),
+        ([["f"], ["m"]], SensitiveFeatureError),
+    ],
+)
+def test_sensitive_features_that_do_not_fit_are_refused(S, error):
+    with pytest.raises(error):
+        surrogate().encode_sensitive(S)
