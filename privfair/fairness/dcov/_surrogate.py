@@ -14,10 +14,9 @@ from torch import Tensor
 from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError
 from privfair.fairness.dcov._declared import DeclaredGroups
+from privfair.fairness.dcov._kernels import KINDS, cell_kernel
 
-__all__ = ["KINDS", "BoundedDistanceCovariance"]
-
-KINDS = ("ccdcov", "jdcov", "pairwise", "cells")
+__all__ = ["BoundedDistanceCovariance"]
 
 _COUNT_WEIGHT = 0.5
 """What a record adds to its cell's count, beside features of norm up to 0.81.
@@ -276,15 +275,9 @@ class BoundedDistanceCovariance:
         if self.kind == "cells":
             return np.eye(len(rows))
         if self.kind == "jdcov":
-            product = np.ones((len(rows), len(rows)))
-            for apart in self._apart:
-                product *= _centred(rows @ apart @ rows.T, omega) + self.c
-            return product
-        if self.kind == "pairwise":
-            together: NDArray[np.float64] = -sum(self._apart[1:], self._apart[0])
-        else:
-            together = -np.sqrt(sum((apart**2 for apart in self._apart[1:]), self._apart[0] ** 2))
-        return rows @ together @ rows.T
+            merged = [rows @ apart @ rows.T for apart in self._apart]
+            return cell_kernel("jdcov", merged, counts=omega, c=self.c)
+        return rows @ cell_kernel(self.kind, self._apart) @ rows.T
 
     def _angles(self, scores: Tensor) -> Tensor:
         order = torch.arange(1, self.n_frequencies + 1, device=scores.device, dtype=scores.dtype)
@@ -292,12 +285,6 @@ class BoundedDistanceCovariance:
 
     def _cell(self, sensitive: Tensor) -> Tensor:
         return sensitive.long().clamp(0, len(self.groups) - 1)
-
-
-def _centred(apart: NDArray[np.float64], omega: NDArray[np.float64]) -> NDArray[np.float64]:
-    means = apart @ omega
-    centred: NDArray[np.float64] = means[:, None] + means[None, :] - apart - omega @ means
-    return centred
 
 
 def _merging(
