@@ -45,6 +45,7 @@ __all__ = [
     "SingleGroupError",
     "SmallGroupError",
     "SmallSampleWarning",
+    "SolverError",
     "UnsafeFileError",
     "UnsupportedEventError",
     "UtilityWarning",
@@ -103,6 +104,20 @@ class ConvergenceError(PrivfairError, RuntimeError):
     """An algorithm ended without a usable answer or bound."""
 
     exit_code = 8
+
+
+class SolverError(ConvergenceError):
+    """An optimisation solver ended without an answer, or with one that fails its checks.
+
+    Attributes
+    ----------
+    status : str
+        What the solver said of itself.
+    """
+
+    def __init__(self, message: str, status: str = "") -> None:
+        super().__init__(message)
+        self.status = status
 
 
 # --- privacy --------------------------------------------------------------------------------

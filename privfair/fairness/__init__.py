@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = attach(
         "_contingency": ["ContingencyRelease", "NoiseLaw"],
         "_release": ["join_clients", "release_contingency"],
         "_pairwise": ["pairwise_differences"],
+        "aglfop": ["AGLFOPResult"],
         "dcov": [
             "AttributeEncoder",
             "BoundedDistanceCovariance",

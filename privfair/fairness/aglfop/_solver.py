@@ -1,0 +1,180 @@
+"""One cone program, assembled once and solved for many bounds.
+
+The bounds stand in single entries of the right-hand side, which Clarabel replaces in place; the
+factorisation's structure, scaling and memory are kept. The seam for other programs:
+
+>>> import numpy as np
+>>> from privfair.fairness.aglfop._cones import Builder, Information, pooled_map
+>>> from privfair.fairness.aglfop._solver import BudgetProgram
+
+Two groups of equal size, x(z, k) their decisions, a cost for every decision against the label:
+
+>>> builder = Builder(cost=np.array([1.0, 0.0, 0.0, 1.0]))
+>>> builder.equal(pooled_map(np.array([0, 0, 1, 1]), 2), np.array([0.5, 0.5]))
+>>> builder.below(-pooled_map(np.arange(4), 4), np.zeros(4))
+>>> builder.information(Information("global", pooled_map(np.arange(4), 4), np.full((2, 1), 0.5)))
+>>> program = BudgetProgram(builder.build())
+>>> [round(program.solve({"global": eps}).cost, 4) for eps in (0.1, 0.2)]
+[0.2802, 0.1948]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core.exceptions import SolverError
+from privfair.fairness.aglfop._cones import Assembled, ConeRows
+
+__all__ = ["BudgetProgram", "Solution"]
+
+Array = NDArray[np.float64]
+
+_GOOD = {"Solved": "solved", "AlmostSolved": "almost_solved"}
+# Tried after a failure: a fresh scaling often reaches what the updated one did not, and a larger
+# tolerance what the asked one did not; the caller's certificate says how good the answer is.
+_LATER_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What the solver found for one choice of bounds.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n_variables,)
+        The program's own variables.
+    z : ndarray
+        Multipliers of all rows.
+    cost, dual_cost : float
+        Primal and dual objective.
+    status : {"solved", "almost_solved"}
+    n_iter : int
+    informations : tuple of ConeRows
+    """
+
+    x: Array
+    z: Array
+    cost: float
+    dual_cost: float
+    status: str
+    n_iter: int
+    informations: tuple[ConeRows, ...]
+
+    def price(self, name: str) -> float:
+        """Return -d(cost)/d(eps) per nat; 0 for a bound that the program does not have."""
+        for part in self.informations:
+            if part.information.name == name:
+                return part.price(self.z)
+        return 0.0
+
+    def potentials(self) -> dict[str, Array]:
+        """Return the normalised potential of every information, see ``_cones``."""
+        return {part.information.name: part.potential(self.z) for part in self.informations}
+
+
+class BudgetProgram:
+    """A cone program whose bounds change from one solve to the next.
+
+    Parameters
+    ----------
+    assembled : Assembled
+    tol : float, default=1e-11
+        Relative and absolute gap, and feasibility, at which the solver stops. Feasibility of
+        1e-8 would let a bound of 1e-4 bits slip by one part in 10^4, and the error with it; the
+        last digits cost few iterations. Where rounding ends the progress first, the status is
+        "almost_solved".
+    max_iter : int, default=300
+    """
+
+    def __init__(self, assembled: Assembled, *, tol: float = 1e-11, max_iter: int = 300) -> None:
+        self.assembled = assembled
+        self.tol = tol
+        self.max_iter = max_iter
+        self._bounded = assembled.bounded()
+        self._b = assembled.b.copy()
+        self._solver: Any = None
+        self._solver_tol = tol
+
+    def solve(self, bounds: Mapping[str, float]) -> Solution:
+        """Solve for given bounds.
+
+        Parameters
+        ----------
+        bounds : mapping of str to float
+            One bound > 0, in nats, for each information that is not held at zero.
+
+        Returns
+        -------
+        Solution
+
+        Raises
+        ------
+        SolverError
+            The solver stopped without an answer; its status is in the message and in
+            ``.status``. An answer of reduced accuracy is returned with status "almost_solved".
+            Callers check every answer and prove its gap, see ``_program``.
+        """
+        missing = set(self._bounded) ^ set(bounds)
+        if missing:
+            raise KeyError(f"bounds and program differ in {sorted(missing)}")
+        for name, value in bounds.items():
+            self._b[self._bounded[name]] = value
+        found = self._attempt(self.tol)
+        for tol in (self.tol, _LATER_TOLERANCE):
+            if str(found.status) in _GOOD:
+                break
+            self._solver = None
+            found = self._attempt(tol)
+        status = str(found.status)
+        if status not in _GOOD:
+            self._solver = None
+            raise SolverError(
+                f"the cone solver stopped with status {status} after {found.iterations} "
+                "iterations, so that there is no answer. Bounds far below 1e-5 bits are the "
+                "usual reason: use exactly 0 or a larger one.",
+                status=status,
+            )
+        return Solution(
+            x=np.asarray(found.x)[: self.assembled.n_variables],
+            z=np.asarray(found.z),
+            cost=float(found.obj_val),
+            dual_cost=float(found.obj_val_dual),
+            status=_GOOD[status],
+            n_iter=int(found.iterations),
+            informations=self.assembled.informations,
+        )
+
+    def _attempt(self, tol: float) -> Any:
+        if self._solver is None or tol != self._solver_tol:
+            self._solver, self._solver_tol = self._fresh(tol), tol
+        else:
+            self._solver.update(b=self._b)
+        return self._solver.solve()
+
+    def _fresh(self, tol: float) -> Any:
+        import clarabel
+        from scipy import sparse
+
+        a = self.assembled
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        settings.presolve_enable = False  # in-place updates need the rows as they are
+        settings.max_threads = 1
+        settings.max_iter = self.max_iter
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tol
+        settings.reduced_tol_gap_abs = settings.reduced_tol_gap_rel = 1e-6
+        settings.reduced_tol_feas = 1e-7
+        n = a.cost.size
+        cones: list[Any] = []
+        if a.n_equalities:
+            cones.append(clarabel.ZeroConeT(a.n_equalities))
+        if a.n_inequalities:
+            cones.append(clarabel.NonnegativeConeT(a.n_inequalities))
+        cones += [clarabel.ExponentialConeT()] * a.n_cones
+        quadratic, matrix = sparse.csc_matrix((n, n)), sparse.csc_matrix(a.matrix)
+        return clarabel.DefaultSolver(quadratic, a.cost, matrix, self._b, cones, settings)
