@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_influence": ["influence"],
         "_joint": ["PIDResult", "pid_from_joint"],
+        "_penalty": ["PIDPenalty"],
         "_torch": ["PIDTensors", "pid_torch"],
     },
 )
