@@ -1,0 +1,602 @@
+"""A classifier trained under socio-economic parity."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from privfair.core import _validation as check
+from privfair.core.exceptions import ConvergenceError, InvalidParameterError, UtilityWarning
+from privfair.core.randomness import check_random_state
+from privfair.fairness.metrics._inputs import read_weights
+from privfair.fairness.sep._auglag import refit_threshold, train, unconstrained
+from privfair.fairness.sep._constraints import Constraints, check_sizes, target_matrix
+from privfair.fairness.sep._gaps import frame_of, gap_table
+from privfair.fairness.sep._network import Network
+from privfair.fairness.sep._post import ThresholdMix, atoms, fit_thresholds, mixed_decisions
+from privfair.fairness.sep._saved import SavedSEPMixin
+from privfair.fairness.sep._sets import REFERENCES, CellSums, Sets, read_sets
+
+__all__ = ["SEPClassifier"]
+
+Floats = NDArray[np.float64]
+NOTIONS = ("SEP", "CSEP")
+METHODS = ("auglag", "reductions", "post")
+CONSTRAIN = ("soft", "hard_surrogate", "post")
+
+
+class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
+    r"""Train a binary classifier under socio-economic parity.
+
+    SEP asks that underprivileged members of every protected group be selected as often as
+    everybody: :math:`E[h] - E[h \mid s, \text{low status}] \le` ``tolerance``. CSEP asks it among
+    people who show effort.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        Base learner of ``method="reductions"`` (must take weights) and ``"post"`` (must give
+        ``predict_proba``). ``"auglag"`` trains a model of its own and takes None only. None is a
+        logistic regression.
+    notion : {"SEP", "CSEP"}, default="SEP"
+        CSEP needs ``effort``, or ``effort_features`` in ``fit`` as booleans.
+    ses : SESRule, CompositeSES or None, default=None
+        Who is underprivileged, read from ``ses_features``; None takes ``ses_features`` as one
+        boolean for each row.
+    effort : EffortRule or None, default=None
+        Who shows effort, read from ``effort_features``.
+    tolerance : float, default=0.01
+        Largest gap allowed, at least 0. (Not a privacy parameter.)
+    one_sided : bool, default=True
+        Whether only gaps to the disadvantage of target sets are limited (positive action).
+    method : {"auglag", "reductions", "post"}, default="auglag"
+        Augmented Lagrangian (deterministic, needs no protected attribute when predicting);
+        reductions to weighted classification (randomised decisions, any learner); randomised
+        thresholds on top of a model (needs the attributes when predicting).
+    constrain : {"soft", "hard_surrogate", "post"}, default="soft"
+        What ``"auglag"`` limits: scores; a steep sigmoid of them that anneals towards decisions,
+        with one threshold refitted at the end; or scores, with randomised thresholds on top.
+        A gap of scores says little about a gap of decisions at 0.5: see ``gaps_``.
+    no_leveling_down : bool, default=True
+        Whether the rates of target sets must not fall below those of the unconstrained model, so
+        that the gap is not closed by selecting fewer people of everybody.
+    reference : {"conditional", "overall"}, default="conditional"
+        For CSEP: compare with those who show effort, or with everybody.
+    protected : {"groups", "all"}, default="groups"
+        "all" adds the target set of all underprivileged people.
+    hidden_layer_sizes : tuple of int, default=()
+        Tanh layers of the model of ``"auglag"``; none is logistic regression.
+    alpha : float, default=1e-4
+        Ridge penalty on standardised weights, at least 0.
+    solver : {"lbfgs", "adam"}, default="lbfgs"
+        Minimiser within a round.
+    max_iter : int, default=60
+        Iterations of the minimiser in each round (for adam: full-batch steps).
+    learning_rate : float, default=0.02
+        Of adam.
+    max_rounds : int, default=25
+        Rounds of multipliers (iterations of the reduction).
+    tol : float, default=1e-3
+        Violation at which the rounds end.
+    min_group : int, default=30
+        Smaller sets are refused.
+    min_accuracy : float or None, default=None
+        Training accuracy below which the fit is refused.
+    max_selection_change : float or None, default=None
+        Change of the overall selection rate beyond which the fit is refused.
+    label_columns : sequence of str, default=()
+        Names of the label and of columns made from it, which no rule may use.
+    random_state : int, Generator, RandomState or None, default=None
+        Initial weights of hidden layers, and draws of randomised decisions.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,)
+    model_ : object
+        Parameters of the own model, or the fitted base learner or reduction.
+    gaps_ : pandas.DataFrame
+        Training gaps of scores (``soft_gap``) and of decisions (``hard_gap``) by target set.
+    multipliers_ : pandas.Series
+        Price of one unit of each constraint, in units of the loss.
+    violations_ : pandas.Series
+        ``matrix @ h - bound`` of every constraint at the end, for what was constrained.
+    base_rates_ : pandas.Series
+        Rates of target sets under the unconstrained model (empty without the guard).
+    threshold_ : float
+        Scores from here on are positive decisions.
+    n_rounds_ : int
+    converged_ : bool
+    needs_attributes_ : bool
+        Whether predicting needs the protected, status and effort columns.
+    ses_rule_, effort_rule_ : rule or None
+        With what they learnt.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Algorithm A follows the usual augmented Lagrangian with multipliers
+    :math:`\lambda_j \leftarrow \max(0, \lambda_j + \rho v_j)`; one gradient costs one product
+    with a sparse matrix of n_targets rows. B: exponentiated gradient (Agarwal et al. 2018). C: a
+    linear program over randomised thresholds (Hardt et al. 2016). Not private: see
+    :class:`SEPPenalty` for training under differential privacy.
+
+    Positive action may conflict with equalised odds where base rates differ; the attribute of
+    status may be a legitimate predictor, and then accuracy pays. A fit is evidence for an
+    assessment, not legal compliance.
+
+    References
+    ----------
+    Roy, Rizou, Papadopoulos, Ntoutsi 2025, arXiv 2503.23056. Agarwal et al. 2018, arXiv
+    1803.02453. Hardt, Price, Srebro 2016, arXiv 1610.02413.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> low = rng.random(1000) < 0.5
+    >>> X = np.column_stack([rng.normal(-0.8 * low), rng.normal(size=1000)])
+    >>> y = (X.sum(axis=1) + rng.normal(size=1000) > 0).astype(int)
+    >>> s = rng.choice(["F", "M"], 1000)
+    >>> model = SEPClassifier(tolerance=0.02).fit(X, y, sensitive_features=s, ses_features=low)
+    >>> model.converged_, bool((model.gaps_["soft_gap"] < 0.022).all())
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        *,
+        estimator: Any = None,
+        notion: str = "SEP",
+        ses: Any = None,
+        effort: Any = None,
+        tolerance: float = 0.01,
+        one_sided: bool = True,
+        method: str = "auglag",
+        constrain: str = "soft",
+        no_leveling_down: bool = True,
+        reference: str = "conditional",
+        protected: str = "groups",
+        hidden_layer_sizes: tuple[int, ...] = (),
+        alpha: float = 1e-4,
+        solver: str = "lbfgs",
+        max_iter: int = 60,
+        learning_rate: float = 0.02,
+        max_rounds: int = 25,
+        tol: float = 1e-3,
+        min_group: int = 30,
+        min_accuracy: float | None = None,
+        max_selection_change: float | None = None,
+        label_columns: Any = (),
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.notion = notion
+        self.ses = ses
+        self.effort = effort
+        self.tolerance = tolerance
+        self.one_sided = one_sided
+        self.method = method
+        self.constrain = constrain
+        self.no_leveling_down = no_leveling_down
+        self.reference = reference
+        self.protected = protected
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.alpha = alpha
+        self.solver = solver
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.max_rounds = max_rounds
+        self.tol = tol
+        self.min_group = min_group
+        self.min_accuracy = min_accuracy
+        self.max_selection_change = max_selection_change
+        self.label_columns = label_columns
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    # -- fit -------------------------------------------------------------------------------
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        sensitive_features: Any = None,
+        ses_features: Any = None,
+        effort_features: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train under the constraints.
+
+        Parameters
+        ----------
+        X : array or data frame of numbers, shape (n_rows, n_features)
+        y : array-like of shape (n_rows,)
+            Two labels; the larger one is the positive decision.
+        sensitive_features : array-like or table
+            Protected attributes; several columns are crossed.
+        ses_features : table or array-like
+            What ``ses`` reads, or booleans.
+        effort_features : table or array-like, default=None
+            What ``effort`` reads, or booleans.
+        sample_weight : array-like, default=None
+            Weights of loss and constraints alike.
+
+        Returns
+        -------
+        self : SEPClassifier
+
+        Raises
+        ------
+        SmallGroupError
+            A set has fewer than ``min_group`` rows.
+        ConvergenceError
+            A guard (``min_accuracy``, ``max_selection_change``) is broken.
+
+        Warns
+        -----
+        UtilityWarning
+            The rounds ended before the constraints held; the residuals are named.
+        """
+        self._check_parameters()
+        X, y = validate_data(self, X, y)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) != 2:
+            kind = type_of_target(y, input_name="y")
+            raise InvalidParameterError(
+                "Only binary classification is supported. The type of the target is "
+                f"{kind} with {len(self.classes_)} class{'es'[: 2 * (len(self.classes_) != 1)]}."
+            )
+        weight = read_weights(sample_weight, len(labels))
+        mass = np.ones(len(labels)) if weight is None else weight
+        sets = self._sets(
+            sensitive_features, ses_features, effort_features, labels, sample_weight=sample_weight
+        )
+        check_sizes(sets, self.min_group)
+        target = labels.astype(float)
+        X = np.asarray(X, dtype=float)
+        attributes = {
+            "sensitive_features": sensitive_features,
+            "ses_features": ses_features,
+            "effort_features": effort_features,
+        }
+        self.threshold_ = 0.5
+        self.mixes_: dict[int, ThresholdMix] | None = None
+        self.model_: Any = None
+        fit = {"auglag": self._fit_auglag, "post": self._fit_post}.get(self.method)
+        if fit is None:
+            self._fit_reduction(X, labels, sets, mass, weight, attributes)
+        else:
+            fit(X, target, sets, mass)
+        self.needs_attributes_ = self.mixes_ is not None
+        self.ses_rule_, self.effort_rule_ = sets.ses_rule, sets.effort_rule
+        self.groups_ = sets.groups.labels
+        self._report(X, target, sets, mass)
+        return self
+
+    def _check_parameters(self) -> None:
+        check.one_of(NOTIONS, notion=self.notion)
+        check.one_of(METHODS, method=self.method)
+        check.one_of(CONSTRAIN, constrain=self.constrain)
+        check.one_of(REFERENCES, reference=self.reference)
+        check.one_of(("groups", "all"), protected=self.protected)
+        check.one_of(("lbfgs", "adam"), solver=self.solver)
+        check.non_negative(tolerance=self.tolerance)
+        check.boolean(one_sided=self.one_sided)
+        check.boolean(no_leveling_down=self.no_leveling_down)
+        check.non_negative(alpha=self.alpha)
+        check.positive(learning_rate=self.learning_rate)
+        check.positive(tol=self.tol)
+        check.positive_int(max_iter=self.max_iter)
+        check.positive_int(max_rounds=self.max_rounds)
+        check.non_negative_int(min_group=self.min_group)
+        for size in self.hidden_layer_sizes:
+            check.positive_int(hidden_layer_sizes=size)
+        for name in ("min_accuracy", "max_selection_change"):
+            if getattr(self, name) is not None:
+                check.probability(**{name: getattr(self, name)})
+        if self.method == "auglag" and self.estimator is not None:
+            raise InvalidParameterError(
+                "estimator was given, and method='auglag' trains a differentiable model of its "
+                "own. Use method='reductions' or 'post' for it, or hidden_layer_sizes."
+            )
+        if self.method != "auglag" and self.constrain != "soft":
+            raise InvalidParameterError(
+                f"constrain={self.constrain!r} is about method='auglag'; {self.method!r} limits "
+                "randomised decisions. Leave constrain out."
+            )
+        if self.notion == "SEP" and self.effort is not None:
+            raise InvalidParameterError(
+                "effort was given, and notion='SEP' has no condition on it. Use notion='CSEP'."
+            )
+
+    def _sets(
+        self, sensitive: Any, ses_features: Any, effort_features: Any, rows: Any, **more: Any
+    ) -> Sets:
+        condition = None
+        if self.notion == "CSEP":
+            condition = self.effort if self.effort is not None else effort_features
+            if condition is None:
+                raise InvalidParameterError(
+                    "notion='CSEP' needs effort=EffortRule(...), or effort_features in fit."
+                )
+        return read_sets(
+            sensitive, more.pop("ses", self.ses), effort=more.pop("effort", condition),
+            ses_features=ses_features, effort_features=effort_features, reference=self.reference,
+            everyone=self.protected == "all", label_columns=self.label_columns, rows=rows,
+            y_true=more.pop("y_true", rows), **more,
+        )  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "alpha": float(self.alpha),
+            "solver": self.solver,
+            "learning_rate": float(self.learning_rate),
+        }
+
+    def _own_model(self, X: Floats, y: Floats, mass: Floats) -> tuple[Network, Floats, Floats]:
+        """Return the network, the standardised table and unconstrained parameters."""
+        network = Network.of(X, tuple(self.hidden_layer_sizes), mass)
+        Z = network.prepare(X)
+        start = network.start(check_random_state(self.random_state))
+        theta = unconstrained(
+            network, Z, y, mass, theta=start, max_iter=10 * self.max_iter, **self._settings()
+        )
+        return network, Z, theta
+
+    def _floor(self, sets: Sets, mass: Floats, h: Floats) -> Floats | None:
+        import pandas as pd
+
+        rates = np.asarray(target_matrix(sets, mass) @ h)
+        self.base_rates_ = pd.Series(
+            rates if self.no_leveling_down else [],
+            index=sets.names if self.no_leveling_down else [],
+            dtype=float,
+        )
+        return rates if self.no_leveling_down else None
+
+    def _fit_auglag(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> None:
+        network, Z, theta = self._own_model(X, y, mass)
+        base = expit(network.logits(theta, Z)[0])
+        hard = self.constrain == "hard_surrogate"
+        self._base_selection = float(np.average(base >= 0.5, weights=mass))
+        floor = self._floor(sets, mass, (base >= 0.5).astype(float) if hard else base)
+        limits: dict[str, Any] = {"tolerance": self.tolerance, "one_sided": self.one_sided}
+        constraints = Constraints.build(sets, mass, floor=floor, **limits)
+        found = train(
+            network, Z, y, mass, constraints, theta=theta, hard=hard, threshold=0.5,
+            max_rounds=self.max_rounds, tol=float(self.tol), max_iter=self.max_iter,
+            **self._settings(),
+        )  # fmt: skip
+        self.network_, self.model_ = network, found.theta
+        self.n_rounds_, self.converged_ = found.n_rounds, found.converged
+        self._note(constraints.names, found.multipliers, found.violation)
+        if not found.converged:
+            worst = self.violations_[self.violations_ > self.tol].round(4).to_dict()
+            warnings.warn(
+                f"after {found.n_rounds} rounds these constraints were still broken by {worst}. "
+                "Raise max_rounds, max_iter or tolerance.",
+                UtilityWarning,
+                stacklevel=3,
+            )
+        scores = expit(network.logits(found.theta, Z)[0])
+        if hard:
+            self.threshold_ = refit_threshold(
+                scores, y, mass, constraints, found.multipliers, slack=float(self.tol)
+            )
+        elif self.constrain == "post":
+            self._mix(scores, base >= 0.5, y, sets, mass)
+
+    def _fit_post(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> None:
+        if self.estimator is None:
+            self.network_, Z, self.model_ = self._own_model(X, y, mass)
+            scores = expit(self.network_.logits(self.model_, Z)[0])
+        else:
+            plain = bool((mass == 1).all())
+            self.model_ = clone(self.estimator)
+            names = self.classes_[y.astype(int)]
+            self.model_.fit(X, names, **({} if plain else {"sample_weight": mass}))
+            scores = np.asarray(self.model_.predict_proba(X)[:, 1], dtype=float)
+        self._base_selection = float(np.average(scores >= 0.5, weights=mass))
+        self.n_rounds_, self.converged_ = 1, True
+        self._mix(scores, scores >= 0.5, y, sets, mass)
+
+    def _mix(self, scores: Floats, base: Any, y: Floats, sets: Sets, mass: Floats) -> None:
+        floor = self._floor(sets, mass, np.asarray(base, dtype=float))
+        limits: dict[str, Any] = {"tolerance": self.tolerance, "one_sided": self.one_sided}
+        mixes, prices, _ = fit_thresholds(scores, y, mass, sets, floor=floor, **limits)
+        self.mixes_ = mixes
+        constraints = Constraints.build(sets, mass, floor=floor, **limits)
+        h = mixed_decisions(mixes, scores, atoms(sets))
+        self._note(constraints.names, prices, constraints.violation(h))
+
+    def _fit_reduction(
+        self,
+        X: Floats,
+        y: NDArray[np.int64],
+        sets: Sets,
+        mass: Floats,
+        weight: Floats | None,
+        attributes: dict[str, Any],
+    ) -> None:
+        from privfair.fairness.sep._reduce import base_learner, reduce
+
+        if weight is not None:
+            raise InvalidParameterError(
+                "sample_weight is not supported by method='reductions': the reduction makes "
+                "weights of its own. Use method='auglag', or leave the weights out."
+            )
+        learner, weight_name = base_learner(self.estimator)
+        base = clone(learner).fit(X, y).predict(X)
+        self._base_selection = float(base.mean())
+        floor = self._floor(sets, mass, base.astype(float))
+        moment: dict[str, Any] = {
+            "ses": sets.ses_rule if sets.ses_rule is not None else self.ses,
+            "effort": sets.effort_rule if sets.effort_rule is not None else self.effort,
+            "tolerance": self.tolerance, "one_sided": self.one_sided,
+            "reference": self.reference, "protected": self.protected, "min_group": 0,
+            "floors": None if floor is None else dict(zip(sets.names, floor, strict=True)),
+        }  # fmt: skip
+        if self.notion == "SEP":
+            attributes = {**attributes, "effort_features": None}
+        self.model_ = reduce(
+            learner, weight_name, moment, X, y, attributes, max_iter=self.max_rounds,
+            eps=max(float(self.tolerance), 1e-3),
+        )  # fmt: skip
+        prices, violations = self.model_.prices, self.model_.violations
+        self.n_rounds_ = self.model_.n_iterations
+        self.converged_ = bool(violations.max() <= max(self.tol, self.tolerance))
+        self._note(list(self.model_.names), prices, violations)
+
+    def _note(self, names: list[tuple[str, str]], prices: Floats, violations: Floats) -> None:
+        import pandas as pd
+
+        index = pd.MultiIndex.from_tuples(names, names=["constraint", "target"])
+        self.multipliers_ = pd.Series(np.asarray(prices, dtype=float), index=index)
+        self.violations_ = pd.Series(np.asarray(violations, dtype=float), index=index)
+
+    def _report(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> None:
+        """Note the gaps of scores and of decisions, and hold the guards."""
+        import pandas as pd
+
+        scores = self._scores(X)
+        h = self._decisions(scores, sets)
+        soft, hard = (
+            frame_of(gap_table(CellSums.of(sets, v, mass), sets, 0), sets, 0.95, pd)
+            for v in (scores, h)
+        )
+        self.gaps_ = pd.DataFrame(
+            {
+                "n_target": hard["n_target"],
+                "soft_gap": soft["gap"],
+                "hard_gap": hard["gap"],
+                "rate_target": hard["rate_target"],
+                "rate_reference": hard["rate_reference"],
+            }
+        )
+        accuracy = float(np.average(h * y + (1 - h) * (1 - y), weights=mass))
+        if self.min_accuracy is not None and accuracy < self.min_accuracy:
+            raise ConvergenceError(
+                f"min_accuracy={self.min_accuracy} was asked for, and the constrained model has "
+                f"{accuracy:.4f} on the training rows. Raise tolerance, or lower the guard."
+            )
+        moved = abs(float(np.average(h, weights=mass)) - self._base_selection)
+        if self.max_selection_change is not None and moved > self.max_selection_change:
+            raise ConvergenceError(
+                f"max_selection_change={self.max_selection_change} was asked for, and the overall "
+                f"selection rate moved by {moved:.4f}. Raise tolerance, or loosen the guard."
+            )
+
+    # -- prediction ------------------------------------------------------------------------
+    def _scores(self, X: Floats) -> Floats:
+        if hasattr(self.model_, "predict_proba"):
+            return np.asarray(self.model_.predict_proba(X)[:, 1], dtype=float)
+        network = self.network_
+        return np.asarray(expit(network.logits(self.model_, network.prepare(X))[0]))
+
+    def _decisions(self, scores: Floats, sets: Sets | None) -> Floats:
+        """Return the probability of a positive decision."""
+        if self.method == "reductions":
+            return scores
+        if self.mixes_ is None or sets is None:
+            return (scores >= self.threshold_).astype(float)
+        return mixed_decisions(self.mixes_, scores, atoms(sets))
+
+    def _attributes(
+        self, X: Any, sensitive: Any, ses_features: Any, effort_features: Any
+    ) -> Sets | None:
+        if not self.needs_attributes_:
+            return None
+        if sensitive is None and self.groups_:
+            raise InvalidParameterError(
+                "randomised thresholds differ between target sets: pass sensitive_features, "
+                "ses_features and, for CSEP, effort_features. method='auglag' with another "
+                "constrain needs none of them."
+            )
+        more: dict[str, Any] = {} if self.ses_rule_ is None else {"ses": self.ses_rule_}
+        if self.effort_rule_ is not None:
+            more["effort"] = self.effort_rule_
+        groups = self.groups_ or None
+        rows = np.zeros(len(X))
+        return self._sets(
+            sensitive, ses_features, effort_features, rows, groups=groups, y_true=None, **more
+        )
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return scores less the threshold, shape (n_rows,).
+
+        Parameters
+        ----------
+        X : array or data frame
+        """
+        check_is_fitted(self, "classes_")
+        return self._scores(self._rows(X)) - self.threshold_
+
+    def predict_proba(
+        self,
+        X: Any,
+        *,
+        sensitive_features: Any = None,
+        ses_features: Any = None,
+        effort_features: Any = None,
+    ) -> Floats:
+        """Return probabilities of both labels, shape (n_rows, 2).
+
+        For randomised decisions (``"reductions"``, randomised thresholds) these are the
+        probabilities of the decisions; otherwise the model's scores.
+
+        Parameters
+        ----------
+        X : array or data frame
+        sensitive_features, ses_features, effort_features : array-like or table
+            Needed where ``needs_attributes_``.
+        """
+        check_is_fitted(self, "classes_")
+        rows = self._rows(X)
+        scores = self._scores(rows)
+        if self.needs_attributes_:
+            sets = self._attributes(rows, sensitive_features, ses_features, effort_features)
+            scores = self._decisions(scores, sets)
+        return np.column_stack([1 - scores, scores])
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        sensitive_features: Any = None,
+        ses_features: Any = None,
+        effort_features: Any = None,
+        random_state: Any = None,
+    ) -> NDArray[Any]:
+        """Return decisions as labels; randomised ones are drawn anew with every call.
+
+        Parameters
+        ----------
+        X : array or data frame
+        sensitive_features, ses_features, effort_features : array-like or table
+            Needed where ``needs_attributes_``.
+        random_state : int, Generator, RandomState or None, default=None
+            Of randomised decisions; None takes that of the constructor.
+        """
+        check_is_fitted(self, "classes_")
+        rows = self._rows(X)
+        sets = self._attributes(rows, sensitive_features, ses_features, effort_features)
+        h = self._decisions(self._scores(rows), sets)
+        if ((h > 0) & (h < 1)).any():
+            seed = self.random_state if random_state is None else random_state
+            h = (check_random_state(seed).random(len(h)) < h).astype(float)
+        return np.asarray(self.classes_[h.astype(int)])
+
+    def _rows(self, X: Any) -> Floats:
+        return np.asarray(validate_data(self, X, reset=False), dtype=float)

@@ -1,0 +1,118 @@
+"""Gaps and floors as linear functions of the decisions: one sparse row each."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core.exceptions import SmallGroupError, UtilityWarning
+from privfair.fairness.sep._sets import Sets
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["Constraints", "check_sizes", "gap_matrix", "target_matrix"]
+
+Floats = NDArray[np.float64]
+
+
+def check_sizes(sets: Sets, min_group: int, stacklevel: int = 3) -> None:
+    """Refuse to train on sets that are too small; warn of gaps that are zero by construction."""
+    n_reference = int(sets.in_reference.sum())
+    sizes = [int(rows.sum()) for rows in sets.targets()]
+    least = max(min_group, 1)
+    few = [n for n, size in zip(sets.names, sizes, strict=True) if size < least]
+    if n_reference < least or few:
+        where = ", ".join(few) or "the reference set"
+        raise SmallGroupError(
+            f"fewer than min_group={min_group} training rows in the sets of {where}: a constraint "
+            "on so few would fit their noise. Use coarser groups, another threshold, or a lower "
+            "min_group."
+        )
+    void = [n for n, size in zip(sets.names, sizes, strict=True) if size == n_reference]
+    if void:
+        warnings.warn(
+            f"the target set of {', '.join(void)} is the whole reference set: its gap is 0 "
+            "whatever the model is (vacuous). The rule selects everybody; choose another.",
+            UtilityWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def _row_means(rows: list[NDArray[np.bool_]], weight: Floats) -> csr_array:
+    """Return the matrix whose product with h is the weighted mean of h over each set."""
+    from scipy.sparse import csr_array
+
+    columns = [np.flatnonzero(r) for r in rows]
+    data = [weight[c] / weight[c].sum() for c in columns]
+    where = np.cumsum([0, *(len(c) for c in columns)])
+    return csr_array(
+        (np.concatenate(data), np.concatenate(columns), where), shape=(len(rows), len(weight))
+    )
+
+
+def target_matrix(sets: Sets, weight: Floats) -> csr_array:
+    """Return the matrix of means over target sets, shape (n_targets, n_rows)."""
+    return _row_means(sets.targets(), weight)
+
+
+def gap_matrix(sets: Sets, weight: Floats) -> csr_array:
+    """Return A with ``A h`` the gaps: ``A_ji = w_i (1_R / W_R - 1_Gj / W_Gj)``."""
+    targets = sets.targets()
+    reference = _row_means([sets.in_reference] * len(targets), weight)
+    return (reference - _row_means(targets, weight)).tocsr()
+
+
+@dataclass(frozen=True, eq=False)
+class Constraints:
+    """Constraints ``matrix @ h <= bound``.
+
+    Attributes
+    ----------
+    matrix : csr_array of shape (n_constraints, n_rows)
+    bound : ndarray of shape (n_constraints,)
+    names : list of (str, str)
+        What each row says ("gap", "reverse" or "level") of which target set.
+    """
+
+    matrix: Any
+    bound: Floats
+    names: list[tuple[str, str]]
+
+    @classmethod
+    def build(
+        cls,
+        sets: Sets,
+        weight: Floats,
+        *,
+        tolerance: float,
+        one_sided: bool,
+        floor: Floats | None = None,
+    ) -> Constraints:
+        """Return gap constraints, and floors under the rates of target sets where given."""
+        from scipy.sparse import vstack
+
+        gaps = gap_matrix(sets, weight)
+        rows, bounds = [gaps], [np.full(gaps.shape[0], tolerance)]
+        names = [("gap", n) for n in sets.names]
+        if not one_sided:
+            rows.append(-gaps)
+            bounds.append(np.full(gaps.shape[0], tolerance))
+            names += [("reverse", n) for n in sets.names]
+        if floor is not None:
+            rows.append(-target_matrix(sets, weight))
+            bounds.append(-np.asarray(floor))
+            names += [("level", n) for n in sets.names]
+        return cls(vstack(rows).tocsr(), np.concatenate(bounds), names)
+
+    def violation(self, h: Floats) -> Floats:
+        """Return ``matrix @ h - bound``: above zero where a constraint is broken."""
+        return np.asarray(self.matrix @ h - self.bound)
+
+    def gradient(self, multipliers: Floats) -> Floats:
+        """Return the derivative of ``multipliers @ violation(h)`` at every decision."""
+        return np.asarray(self.matrix.T @ multipliers)

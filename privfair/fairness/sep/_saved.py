@@ -1,0 +1,198 @@
+"""Saving and loading a fitted SEPClassifier: numbers and JSON, no code and no training row."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from privfair.core.exceptions import (
+    InvalidParameterError,
+    OutputTargetError,
+    SchemaVersionError,
+    UnsafeFileError,
+)
+from privfair.fairness.sep._effort import EffortRule
+from privfair.fairness.sep._network import Network
+from privfair.fairness.sep._post import ThresholdMix
+from privfair.fairness.sep._rules import Rule, rule_from_dict
+
+__all__ = ["SavedSEPMixin"]
+
+_FORMAT, _VERSION = "privfair-sep-classifier", 1
+_MOST = 64 << 20
+
+
+class SavedSEPMixin:
+    """``save`` and ``load`` of models that this package trained itself."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted classifier to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            A file; its folder must exist.
+
+        Raises
+        ------
+        OutputTargetError
+            The folder is absent.
+        InvalidParameterError
+            The model holds an estimator of another package; save it with skops.
+        """
+        from safetensors.numpy import save as to_bytes
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self, "classes_")
+        target = Path(path)
+        if not target.parent.is_dir() or target.is_dir():
+            raise OutputTargetError(f"{target} cannot be written; name a file in a folder.")
+        if not hasattr(self, "network_"):
+            raise InvalidParameterError(
+                "the model holds estimators of another package, which this format does not "
+                "describe. Save the whole object with skops.io.dump."
+            )
+        arrays = {
+            "theta": np.ascontiguousarray(self.model_, dtype=np.float64),  # type: ignore[attr-defined]
+            "mean": np.ascontiguousarray(self.network_.mean),
+            "scale": np.ascontiguousarray(self.network_.scale),
+        }
+        text = json.dumps(_document(self), allow_nan=False)
+        temporary = target.with_name(target.name + ".part")
+        temporary.write_bytes(to_bytes(arrays, metadata={"privfair": text}))
+        temporary.replace(target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a classifier that :meth:`save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        SEPClassifier
+
+        Raises
+        ------
+        UnsafeFileError
+            It is no file of ours.
+        SchemaVersionError
+            A newer version of privfair wrote it.
+        """
+        from safetensors.numpy import load as from_bytes
+
+        data = Path(path).read_bytes()
+        try:
+            size = int.from_bytes(data[:8], "little")
+            if size > _MOST:
+                raise ValueError("header too large")
+            header = json.loads(data[8 : 8 + size])
+            document = json.loads(header["__metadata__"]["privfair"])
+            if document["format"] != _FORMAT:
+                raise ValueError("another format")
+            arrays = from_bytes(data)
+        except Exception as error:  # the library's own error class derives from Exception alone
+            raise UnsafeFileError(f"{path} was not written by SEPClassifier.save.") from error
+        if document["version"] > _VERSION:
+            raise SchemaVersionError(
+                f"{path} has version {document['version']}; this privfair reads up to {_VERSION}. "
+                "Install a newer one."
+            )
+        return _restored(cls, document, arrays)
+
+
+def _document(model: Any) -> dict[str, Any]:
+    import privfair
+
+    tables = {
+        name: {
+            "index": [list(i) if isinstance(i, tuple) else i for i in getattr(model, name).index],
+            "values": getattr(model, name).tolist(),
+        }
+        for name in ("multipliers_", "violations_", "base_rates_")
+    }
+    mixes = model.mixes_
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "privfair": privfair.__version__,
+        "parameters": {
+            name: _encoded(value)
+            for name, value in sorted(model.get_params(deep=False).items())
+            if name not in ("estimator", "random_state")
+        },
+        "sizes": list(model.network_.sizes),
+        "classes": model.classes_.tolist(),
+        "threshold": model.threshold_,
+        "mixes": None
+        if mixes is None
+        else [[k, [_finite(t) for t in m.thresholds], list(m.weights)] for k, m in mixes.items()],
+        "rounds": model.n_rounds_,
+        "converged": model.converged_,
+        "needs_attributes": model.needs_attributes_,
+        "ses_rule": _encoded(model.ses_rule_),
+        "effort_rule": _encoded(model.effort_rule_),
+        "groups": [list(label) for label in model.groups_],
+        "gaps": json.loads(model.gaps_.to_json(orient="split", double_precision=15)),
+        "feature_names": [str(n) for n in getattr(model, "feature_names_in_", [])],
+        "tables": tables,
+    }
+
+
+def _finite(value: float) -> float | str:
+    return float(value) if np.isfinite(value) else str(value)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Rule):
+        return {"ses": value.to_dict()}
+    if isinstance(value, EffortRule):
+        return {"effort": value.to_dict()}
+    if isinstance(value, tuple | list | set):
+        return [_encoded(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "ses" in value:
+            return rule_from_dict(value["ses"])
+        return EffortRule.from_dict(value["effort"])
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _restored(cls: Any, document: dict[str, Any], arrays: dict[str, Any]) -> Any:
+    import pandas as pd
+
+    made = cls(**{name: _decoded(v) for name, v in document["parameters"].items()})
+    made.network_ = Network(tuple(document["sizes"]), arrays["mean"], arrays["scale"])
+    made.model_ = arrays["theta"]
+    made.classes_ = np.array(document["classes"])
+    made.threshold_ = float(document["threshold"])
+    made.mixes_ = None
+    if document["mixes"] is not None:
+        made.mixes_ = {
+            int(k): ThresholdMix(tuple(float(v) for v in t), tuple(w))
+            for k, t, w in document["mixes"]
+        }
+    made.n_rounds_, made.converged_ = int(document["rounds"]), bool(document["converged"])
+    made.needs_attributes_ = bool(document["needs_attributes"])
+    made.ses_rule_ = _decoded(document["ses_rule"])
+    made.effort_rule_ = _decoded(document["effort_rule"])
+    made.groups_ = tuple(tuple(label) for label in document["groups"])
+    gaps = document["gaps"]
+    index = [tuple(i) if isinstance(i, list) else i for i in gaps["index"]]
+    made.gaps_ = pd.DataFrame(gaps["data"], columns=gaps["columns"], index=index)
+    made.n_features_in_ = len(made.network_.mean)
+    if document["feature_names"]:
+        made.feature_names_in_ = np.array(document["feature_names"], dtype=object)
+    for name, table in document["tables"].items():
+        index = [tuple(i) if isinstance(i, list) else i for i in table["index"]]
+        setattr(made, name, pd.Series(table["values"], index=pd.Index(index), dtype=float))
+    return made
