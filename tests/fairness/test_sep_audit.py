@@ -434,7 +434,8 @@ def test_adult_labels(preset, real_data_dir) -> None:
                      "adult_education": ("education-num", 10)}[preset]  # fmt: skip
     low = (rows[column] < below).to_numpy()
     full = (rows["hours-per-week"] >= 40).to_numpy()
-    for condition, stated in zip((None, effort_preset("adult_hours")), REFERENCE[preset]):
+    conditions = (None, effort_preset("adult_hours"))
+    for condition, stated in zip(conditions, REFERENCE[preset], strict=False):
         C = np.ones(len(y), dtype=bool) if condition is None else full
         table = sep_gaps(y, sex, rule, ses_features=rows, effort=condition,
                          effort_features=None if condition is None else rows)  # fmt: skip
