@@ -19,7 +19,6 @@ __getattr__, __dir__, __all__ = attach(
         "intervals": ["GapInterval", "gap_interval", "ratio_gap_interval"],
         "metrics": ["GroupTable", "bin_sensitive", "estimate_all"],
         "pid": ["PIDPenalty", "PIDResult", "PIDTensors", "pid_from_joint", "pid_torch"],
-        "pid": ["PIDResult", "PIDTensors", "pid_from_joint", "pid_torch"],
         "sep": [
             "CompositeSES",
             "EffortCurve",
