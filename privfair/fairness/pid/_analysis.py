@@ -1,0 +1,284 @@
+"""One table in, everything that is known about its parts out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core import _validation as check
+from privfair.core.estimate import NullReference
+from privfair.core.exceptions import InvalidParameterError
+from privfair.core.privacy import PrivacyGuarantee
+from privfair.core.statistics import null_reference
+from privfair.fairness.metrics._resample import Streams
+from privfair.fairness.pid._data import PIDTable
+from privfair.fairness.pid._gaps import ClientDisparities, by_client
+from privfair.fairness.pid._joint import PIDResult, decompose
+from privfair.fairness.pid._tests import GTest, g_test, permuted_clients, permuted_groups
+from privfair.fairness.pid._uncertainty import (
+    PARTS,
+    SIGNED,
+    Parts,
+    bootstrap_parts,
+    corrected_parts,
+    corrections,
+    influences,
+    normal_interval,
+    part_values,
+    shifted_percentiles,
+    standard_errors,
+    subsample_bound,
+    subsampled_parts,
+)
+
+__all__ = ["INTERVALS", "Analysis", "Settings", "analyse", "plain_parts"]
+
+Floats = NDArray[np.float64]
+
+INTERVALS = ("influence", "bootstrap", None)
+GLOBAL_NULL = ("global_disparity", "redundant")
+LOCAL_NULL = ("local_disparity", "unique", "masked")
+_DUST = 1e-12
+_STANDARD_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What :class:`PIDDisparity` and the metrics ask for, checked."""
+
+    ci: str | None = "influence"
+    confidence: float = 0.95
+    n_resamples: int = 1000
+    bias_correction: bool = True
+    by_client: bool = False
+    random_state: Any = None
+    device: str | None = None
+    tol: float = 1e-7
+
+    def __post_init__(self) -> None:
+        check.one_of(INTERVALS, ci=self.ci)
+        check.confidence(confidence=self.confidence)
+        check.non_negative_int(n_resamples=self.n_resamples)
+        check.boolean(bias_correction=self.bias_correction)
+        check.boolean(stratify_by_client=self.by_client)
+        check.positive(tol=self.tol)
+        if self.ci == "bootstrap" and self.n_resamples < 2:
+            raise InvalidParameterError(
+                f"n_resamples must be at least 2 with ci='bootstrap', got {self.n_resamples}."
+            )
+
+    def exact(self) -> Any:
+        """Return the solver on the device asked for, or None for the usual one."""
+        if self.device is None:
+            return None
+        from privfair.fairness.pid._torch import device_of, exact_unique_on
+
+        where = device_of(None, self.device)
+        return lambda zy, zs: exact_unique_on(zy, zs, where)
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """The parts of a table with everything around them.
+
+    Attributes
+    ----------
+    values : dict of str to float
+        Plug-in parts in bits.
+    corrected : dict or None
+        The parts less their first-order bias.
+    bias : dict or None
+        That bias; NaN where it was not computed.
+    se : dict or None
+        Standard errors in bits.
+    intervals : dict of str to (float, float) or None
+    boundary : dict of str to bool
+        Whether the interval is one-sided because the part may be zero.
+    nulls : dict of str to NullReference or None
+        What the part would be without disparity.
+    clients : ClientDisparities
+    tests : GTest or None
+    gap : float
+        Certificate of the optimisation, in bits.
+    converged : bool
+    method : str
+        How the optimum was found.
+    interval_method : str
+    privacy : PrivacyGuarantee or None
+    release : ContingencyRelease or None
+        The released table, in private mode.
+    """
+
+    values: Parts
+    corrected: Parts | None
+    bias: Parts | None
+    se: Parts | None
+    intervals: dict[str, tuple[float, float]] | None
+    boundary: dict[str, bool]
+    nulls: dict[str, NullReference | None]
+    clients: ClientDisparities
+    tests: GTest | None
+    gap: float
+    converged: bool
+    method: str
+    interval_method: str
+    confidence: float
+    n: int
+    privacy: PrivacyGuarantee | None = None
+    release: Any = field(default=None, repr=False)
+
+
+def solve(table: PIDTable, settings: Settings) -> PIDResult:
+    """Return the decomposition of every stratum."""
+    exact = settings.exact()
+    options = {} if exact is None else {"exact": exact}
+    return decompose(table.joint(), tol=settings.tol, **options)
+
+
+def plain_parts(table: PIDTable, result: PIDResult) -> Parts:
+    """Return the plug-in parts in bits, the mean over the strata."""
+    return {name: float((table.shares * getattr(result, name)).sum()) for name in PARTS}
+
+
+def analyse(table: PIDTable, settings: Settings) -> Analysis:
+    """Return the parts of a table of exact counts, with intervals and tests."""
+    result = solve(table, settings)
+    rows = influences(table, result)
+    values = plain_parts(table, result)
+    bias = corrected = None
+    if settings.bias_correction:
+        bias = corrections(table, result, rows)
+        corrected = corrected_parts(values, bias)
+    se = standard_errors(table, result, rows, by_client=settings.by_client)
+    intervals, boundary, how = _intervals(table, settings, values, corrected or values, se)
+    boundary = boundary if bool(result.converged.all()) else dict.fromkeys(boundary, True)
+    nats = math.log(2)
+    tests = g_test(table, values["global_disparity"] * nats, values["local_disparity"] * nats)
+    methods = sorted(set(np.atleast_1d(result.method).tolist()))
+    return Analysis(
+        values=values,
+        corrected=corrected,
+        bias=bias,
+        se=se,
+        intervals=intervals,
+        boundary=boundary,
+        nulls=_nulls(table, settings, values),
+        clients=by_client(table.sums),
+        tests=tests,
+        gap=float((table.shares * result.certificate_gap).sum()),
+        converged=bool(result.converged.all()),
+        method="+".join(methods),
+        interval_method=how,
+        confidence=settings.confidence,
+        n=table.n,
+    )
+
+
+# --- intervals ------------------------------------------------------------------------------
+
+
+def _intervals(
+    table: PIDTable, settings: Settings, values: Parts, centre: Parts, se: Parts
+) -> tuple[dict[str, tuple[float, float]] | None, dict[str, bool], str]:
+    """Return interval, whether it is one-sided, and how they were made."""
+    boundary = {
+        name: name not in SIGNED and centre[name] <= max(_STANDARD_ERRORS * se[name], _DUST)
+        for name in PARTS
+    }
+    if settings.ci is None:
+        return None, boundary, ""
+    streams = Streams(settings.random_state)
+    intervals, how = {}, "influence function"
+    exact = settings.exact()
+    if settings.ci == "bootstrap":
+        how = f"percentile bootstrap of {settings.n_resamples} tables"
+        how += ", by client" if settings.by_client else ""
+        drawn = bootstrap_parts(
+            table,
+            settings.n_resamples,
+            streams.get("bootstrap"),
+            by_client=settings.by_client,
+            exact=exact,
+        )
+    draws: Parts = {}
+    share = 0.0
+    if any(boundary.values()) and settings.n_resamples >= 2:
+        draws, share = subsampled_parts(
+            table, settings.n_resamples, streams.get("subsample"), exact=exact
+        )
+    for name in PARTS:
+        signed = name in SIGNED
+        if boundary[name]:
+            high = centre[name] + _STANDARD_ERRORS * se[name]
+            if draws:
+                high = subsample_bound(
+                    draws[name], values[name], centre[name], share, settings.confidence
+                )
+            low = 0.0
+        elif settings.ci == "bootstrap":
+            low, high = shifted_percentiles(
+                drawn[name], values[name], centre[name], settings.confidence, signed=signed
+            )
+        else:
+            low, high = normal_interval(centre[name], se[name], settings.confidence, signed=signed)
+        # The plug-in value is reported too, and a reader expects it within the interval.
+        intervals[name] = (min(low, values[name]), max(high, values[name]))
+    if any(boundary.values()):
+        how += "; one-sided bound by subsampling where a part may be zero"
+    return intervals, boundary, how
+
+
+# --- without disparity ----------------------------------------------------------------------
+
+
+def _nulls(table: PIDTable, settings: Settings, values: Parts) -> dict[str, NullReference | None]:
+    """Return what each part would be if groups were assigned by chance.
+
+    Overall for the global disparity and the redundant part, within clients for the others. With
+    more than two groups only the two disparities, which need no optimisation.
+    """
+    nulls: dict[str, NullReference | None] = dict.fromkeys(PARTS)
+    size = settings.n_resamples
+    if not size:
+        return nulls
+    streams = Streams(settings.random_state)
+    binary = table.counts.shape[1] == 2
+    by_group = table.sums.sum(axis=2)  # (strata, groups, clients)
+    found: dict[str, list[Floats]] = {name: [] for name in (*GLOBAL_NULL, *LOCAL_NULL)}
+    for tables in permuted_groups(table, size, streams.get("permute groups")):
+        if binary and table.rows is None:
+            # Only the two margins matter; any joint with both of them has the same parts.
+            z = np.maximum(by_group.sum(axis=-1, keepdims=True), 1e-300)
+            joint = tables[..., None] * (by_group / z)[None, :, :, None, :]
+            parts = part_values(joint, settings.exact())
+            for name in GLOBAL_NULL:
+                found[name].append(parts[name])
+        else:
+            found["global_disparity"].append(_global(tables))
+    for tables in permuted_clients(table, size, streams.get("permute within clients")):
+        if binary:
+            parts = part_values(tables, settings.exact())
+            for name in LOCAL_NULL:
+                found[name].append(parts[name])
+        else:
+            found["local_disparity"].append(_local(tables))
+    for name, blocks in found.items():
+        if blocks:
+            nulls[name] = null_reference(values[name], np.concatenate(blocks))
+    return nulls
+
+
+def _global(tables: Floats) -> Floats:
+    from privfair.fairness.pid._gaps import information_of
+
+    mass = tables.sum(axis=(-2, -1))
+    share = mass / mass.sum(axis=-1, keepdims=True)
+    return np.asarray((share * information_of(tables)).sum(axis=-1))
+
+
+def _local(tables: Floats) -> Floats:
+    return _global(np.moveaxis(tables, -1, -3).reshape(len(tables), -1, *tables.shape[-3:-1]))

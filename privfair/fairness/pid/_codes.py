@@ -1,0 +1,242 @@
+"""Settings of the decomposition, and columns as positions in lists of labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfair.core import _validation as check
+from privfair.core.exceptions import (
+    DataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    LabelError,
+    ProbabilityRangeError,
+)
+from privfair.core.frames import as_vector, missing_mask
+
+__all__ = [
+    "bin_edges",
+    "check_public",
+    "check_settings",
+    "check_size",
+    "decision_codes",
+    "value_codes",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+THRESHOLD = 0.5
+MAX_DECISIONS = 256
+MAX_CELLS = 1 << 25
+
+
+# --- settings -------------------------------------------------------------------------------
+
+
+def check_settings(
+    bins: Any,
+    condition: Any,
+    min_cell: Any,
+    allow_small: Any,
+    merge_clients_below: Any,
+    y_true: Any,
+) -> None:
+    """Refuse settings that could not be meant, before any row is read."""
+    check.one_of((None, "y"), condition=condition)
+    check.non_negative_int(min_cell=min_cell)
+    check.boolean(allow_small=allow_small)
+    if merge_clients_below is not None:
+        check.positive_int(merge_clients_below=merge_clients_below)
+    if condition == "y" and y_true is None:
+        raise InvalidParameterError(
+            "y_true is None, but condition='y' splits the rows by their label. Pass y_true=..., "
+            "or condition=None for the decomposition of the decisions alone."
+        )
+    if bins is not None:
+        bin_edges(bins)
+
+
+def bin_edges(bins: Any) -> int | tuple[float, ...]:
+    """Return a number of bins, or declared edges."""
+    if isinstance(bins, bool | str):
+        raise InvalidTypeError(f"bins must be a whole number or edges, got {bins!r}.")
+    if np.ndim(bins) == 0:
+        count = check.positive_int(bins=bins)
+        if not 2 <= count <= MAX_DECISIONS:
+            raise InvalidParameterError(
+                f"bins must be between 2 and {MAX_DECISIONS}, got {count}."
+            )
+        return count
+    edges = np.asarray(bins, dtype=float).reshape(-1)
+    if edges.size == 0 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
+        raise InvalidParameterError(
+            f"bins must be finite, strictly increasing edges, got {edges.tolist()}."
+        )
+    return tuple(edges.tolist())
+
+
+def check_size(shape: tuple[int, ...]) -> int:
+    """Return the number of cells, refusing a table that would not fit."""
+    size = math.prod(shape)
+    if size > MAX_CELLS:
+        raise DataError(
+            f"the table would have {size} cells, more than {MAX_CELLS}. Use coarser groups or "
+            "decisions, or merge small clients with merge_clients_below=..."
+        )
+    return size
+
+
+def check_public(
+    bins: Any, groups: Any, clients: Any, labels: Any, condition: Any, merge: Any
+) -> None:
+    """Refuse what would make the shape of a released table depend on the data."""
+    missing = [
+        name
+        for name, value, needed in (
+            ("groups", groups, True),
+            ("clients", clients, True),
+            ("labels", labels, condition == "y"),
+        )
+        if needed and value is None
+    ]
+    if missing:
+        listed = " and ".join(f"{name}=[...]" for name in missing)
+        raise InvalidParameterError(
+            f"{listed} must be given under privacy=: which values occur in the data is private, "
+            "and every declared cell is released, also an empty one."
+        )
+    if bins is not None and isinstance(bin_edges(bins), int):
+        raise InvalidParameterError(
+            "bins as a number reads its edges from the data, which is not private. Under "
+            "privacy= pass the edges: bins=[0.2, 0.4, 0.6, 0.8]."
+        )
+    if merge is not None:
+        raise InvalidParameterError(
+            "merge_clients_below looks at exact client sizes, which are private under privacy=. "
+            "Declare the merged clients yourself."
+        )
+
+
+# --- codes ----------------------------------------------------------------------------------
+
+
+def value_codes(values: Any, declared: Any, name: str) -> tuple[Ints, tuple[Any, ...]]:
+    """Number the values of one column; -1 is outside the declared ones."""
+    import pandas as pd
+
+    column = as_vector(values, name=name)
+    _complete(column, name)
+    if declared is not None:
+        known = _declared(declared, name)
+        codes = pd.Index(list(known), dtype=object).get_indexer(pd.Index(column, dtype=object))
+        return codes.astype(np.int64), known
+    if column.dtype.kind == "f" and not np.equal(column, np.floor(column)).all():
+        raise LabelError(
+            f"{name} holds numbers with a fractional part, which name nothing. Pass one "
+            "identifier per row."
+        )
+    if column.dtype.kind == "O":
+        codes, found = pd.factorize(column)
+        order = sorted(range(len(found)), key=lambda i: _order(found[i]))
+        rank = np.empty(len(found), dtype=np.int64)
+        rank[order] = np.arange(len(found))
+        return rank[codes], tuple(_plain(found[i]) for i in order)
+    levels, codes = np.unique(column, return_inverse=True)
+    return codes.reshape(-1).astype(np.int64), tuple(_plain(v) for v in levels.tolist())
+
+
+def _complete(column: NDArray[Any], name: str) -> None:
+    gone = int(missing_mask(column).sum())
+    if gone:
+        raise LabelError(
+            f"{name} has {gone} missing values of {column.size}. Drop these rows, or give them a "
+            "value of their own."
+        )
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        raise LabelError(f"{name} must be finite in every row, got inf.")
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    number = isinstance(value, int | float)
+    return (0, float(value), "") if number else (1, 0.0, str(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _declared(values: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(values, str | Mapping) or np.ndim(values) > 1:
+        raise InvalidTypeError(f"the declared values of {name} must be a list.")
+    known = tuple(np.asarray(list(values), dtype=object).tolist())
+    if not known or len(set(known)) != len(known):
+        raise InvalidParameterError(
+            f"the declared values of {name} must name at least one value, each one once."
+        )
+    return known
+
+
+def decision_codes(
+    y_pred: Any, bins: Any, decisions: Any, public_only: bool
+) -> tuple[Ints, tuple[Any, ...], tuple[float, ...] | None]:
+    column = as_vector(y_pred, name="y_pred")
+    _complete(column, "y_pred")
+    numeric = column.dtype.kind in "fiub"
+    if decisions is not None:
+        if bins is not None:
+            raise InvalidParameterError(
+                "give bins (for scores) or decisions (for classes), not both."
+            )
+        codes, known = value_codes(column, decisions, "y_pred")
+        return codes, known, None
+    if bins is not None:
+        if not numeric:
+            raise InvalidTypeError("bins apply to scores, and y_pred does not hold numbers.")
+        return _binned(column.astype(float), bins)
+    if public_only:
+        if not numeric:
+            raise InvalidParameterError(
+                "decisions=[...] must be given under privacy= where decisions are text: which "
+                "ones occur in the data is private."
+            )
+        return (column >= THRESHOLD).astype(np.int64), (0, 1), None
+    if column.dtype.kind == "f" and not np.equal(column, np.floor(column)).all():
+        if column.min() < 0 or column.max() > 1:
+            raise ProbabilityRangeError(
+                "y_pred holds scores outside [0, 1], for which 0.5 is no threshold. Pass "
+                "decisions, or bins=10 to decompose the scores themselves."
+            )
+        return (column >= THRESHOLD).astype(np.int64), (0, 1), (THRESHOLD,)
+    codes, known = value_codes(column, None, "y_pred")
+    if len(known) > MAX_DECISIONS:
+        raise LabelError(
+            f"y_pred holds {len(known)} different values, more than {MAX_DECISIONS}: scores "
+            "perhaps. Pass bins=10, or edges."
+        )
+    return codes, known, None
+
+
+def _binned(scores: Floats, bins: Any) -> tuple[Ints, tuple[Any, ...], tuple[float, ...]]:
+    """Return the bin of every score; a bin holds its lower edge, so that ties stay together."""
+    wanted = bin_edges(bins)
+    if isinstance(wanted, int):
+        levels = np.arange(1, wanted) / wanted
+        cuts = np.unique(np.quantile(scores, levels, method="inverted_cdf"))
+        edges = tuple(cuts[cuts > scores.min()].tolist())
+    else:
+        edges = wanted
+    codes = np.searchsorted(np.asarray(edges, dtype=float), scores, side="right")
+    texts = [f"{edge:.4g}" for edge in edges]
+    if not edges:
+        return codes.astype(np.int64), ("any score",), edges
+    names = [f"< {texts[0]}"]
+    names += [f"{a} to < {b}" for a, b in zip(texts[:-1], texts[1:], strict=True)]
+    return codes.astype(np.int64), (*names, f">= {texts[-1]}"), edges
