@@ -44,6 +44,8 @@ GLOBAL_NULL = ("global_disparity", "redundant")
 LOCAL_NULL = ("local_disparity", "unique", "masked")
 _DUST = 1e-12
 _STANDARD_ERRORS = 2.0
+_QUICK = 48
+_FEW = 100
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,13 @@ class Settings:
                 f"n_resamples must be at least 2 with ci='bootstrap', got {self.n_resamples}."
             )
 
-    def exact(self) -> Any:
-        """Return the solver on the device asked for, or None for the usual one."""
+    def where(self) -> Any:
+        """Return the torch device asked for, or None for numpy."""
         if self.device is None:
             return None
-        from privfair.fairness.pid._torch import device_of, exact_unique_on
+        from privfair.core.device import resolve_device
 
-        where = device_of(None, self.device)
-        return lambda zy, zs: exact_unique_on(zy, zs, where)
+        return resolve_device(self.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +135,7 @@ class Analysis:
 
 def solve(table: PIDTable, settings: Settings) -> PIDResult:
     """Return the decomposition of every stratum."""
-    exact = settings.exact()
-    options = {} if exact is None else {"exact": exact}
-    return decompose(table.joint(), tol=settings.tol, **options)
+    return decompose(table.joint(), tol=settings.tol, device=settings.where())
 
 
 def plain_parts(table: PIDTable, result: PIDResult) -> Parts:
@@ -193,7 +192,7 @@ def _intervals(
         return None, boundary, ""
     streams = Streams(settings.random_state)
     intervals, how = {}, "influence function"
-    exact = settings.exact()
+    device = settings.where()
     if settings.ci == "bootstrap":
         how = f"percentile bootstrap of {settings.n_resamples} tables"
         how += ", by client" if settings.by_client else ""
@@ -202,14 +201,13 @@ def _intervals(
             settings.n_resamples,
             streams.get("bootstrap"),
             by_client=settings.by_client,
-            exact=exact,
+            device=device,
         )
     draws: Parts = {}
     share = 0.0
     if any(boundary.values()) and settings.n_resamples >= 2:
-        draws, share = subsampled_parts(
-            table, settings.n_resamples, streams.get("subsample"), exact=exact
-        )
+        size = settings.n_resamples if _quick(table) else min(settings.n_resamples, _FEW)
+        draws, share = subsampled_parts(table, size, streams.get("subsample"), device=device)
     for name in PARTS:
         signed = name in SIGNED
         if boundary[name]:
@@ -232,36 +230,42 @@ def _intervals(
     return intervals, boundary, how
 
 
+def _quick(table: PIDTable) -> bool:
+    """Return whether thousands of tables like this one are solved in seconds."""
+    _, groups, decisions, clients = table.counts.shape
+    return groups == 2 or groups * (decisions + clients) <= _QUICK
+
+
 # --- without disparity ----------------------------------------------------------------------
 
 
 def _nulls(table: PIDTable, settings: Settings, values: Parts) -> dict[str, NullReference | None]:
     """Return what each part would be if groups were assigned by chance.
 
-    Overall for the global disparity and the redundant part, within clients for the others. With
-    more than two groups only the two disparities, which need no optimisation.
+    Overall for the global disparity and the redundant part, within clients for the others. Of
+    large tables of more than two groups only the two disparities, which need no optimisation.
     """
     nulls: dict[str, NullReference | None] = dict.fromkeys(PARTS)
     size = settings.n_resamples
     if not size:
         return nulls
     streams = Streams(settings.random_state)
-    binary = table.counts.shape[1] == 2
+    solvable = _quick(table)
     by_group = table.sums.sum(axis=2)  # (strata, groups, clients)
     found: dict[str, list[Floats]] = {name: [] for name in (*GLOBAL_NULL, *LOCAL_NULL)}
     for tables in permuted_groups(table, size, streams.get("permute groups")):
-        if binary and table.rows is None:
+        if solvable and table.rows is None:
             # Only the two margins matter; any joint with both of them has the same parts.
             z = np.maximum(by_group.sum(axis=-1, keepdims=True), 1e-300)
             joint = tables[..., None] * (by_group / z)[None, :, :, None, :]
-            parts = part_values(joint, settings.exact())
+            parts = part_values(joint, settings.where())
             for name in GLOBAL_NULL:
                 found[name].append(parts[name])
         else:
             found["global_disparity"].append(_global(tables))
     for tables in permuted_clients(table, size, streams.get("permute within clients")):
-        if binary:
-            parts = part_values(tables, settings.exact())
+        if solvable:
+            parts = part_values(tables, settings.where())
             for name in LOCAL_NULL:
                 found[name].append(parts[name])
         else:

@@ -11,7 +11,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from privfair.core import _validation as check
 from privfair.core.estimate import Estimate
-from privfair.core.exceptions import SmallSampleWarning, UtilityWarning
+from privfair.core.exceptions import (
+    ConvergenceWarning,
+    SmallSampleWarning,
+    UtilityWarning,
+)
 from privfair.fairness.pid._analysis import Analysis, Settings, analyse
 from privfair.fairness.pid._data import PIDTable, tabulate
 from privfair.fairness.pid._private import analyse_release, release_rows, table_of_release
@@ -142,6 +146,8 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
         One decision only: all parts are zero.
     SmallSampleWarning
         A group of fewer than 30 rows.
+    ConvergenceWarning
+        The optimum is certified less closely than ``tol``.
 
     Notes
     -----
@@ -310,6 +316,13 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
     def _set(self, table: PIDTable, analysis: Analysis, settings: Settings) -> PIDDisparity:
         import pandas as pd
 
+        if not analysis.converged:
+            warnings.warn(
+                f"the optimum is certified to {analysis.gap:.1e} bits only, above tol="
+                f"{settings.tol:.1e}; the parts are marked.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         self._table, self._analysis = table, analysis
         self._alone: dict[str, Analysis] = {}
         if len(table.features) > 1:

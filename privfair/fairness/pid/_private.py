@@ -80,6 +80,10 @@ def release_rows(
         public_only=True,
         **declared,
     )
+    if len(found.labels[1]) < 2:
+        raise InvalidParameterError(
+            "groups must declare at least two groups: with one there is nothing to decompose."
+        )
     if not bool(found.inside.all()):
         raise SchemaError(
             "some rows have a group, decision, label or client outside the declared ones. "
@@ -89,10 +93,6 @@ def release_rows(
     named = (found.labels[0], z_labels, *found.labels[2:])
     kept = range(0 if condition else 1, 4)
     check_size(tuple(len(values) for values in named))
-    if len(z_labels) < 2:
-        raise InvalidParameterError(
-            "groups must declare at least two groups: with one there is nothing to decompose."
-        )
     release = release_contingency(
         {AXES[i]: np.asarray(found.codes[i]) for i in kept},
         {AXES[i]: list(range(len(named[i]))) for i in kept},
@@ -216,7 +216,7 @@ def _replicates(
     out = {name: np.empty(size) for name in PARTS}
     step = max(1, BLOCK // release.counts.size)
     p = joint.reshape(-1) / joint.sum()
-    exact = settings.exact()
+    device = settings.where()
     for first in range(0, size, step):
         block = min(step, size - first)
         drawn = rng.multinomial(release.n, p, size=block).reshape(block, *release.shape)
@@ -224,7 +224,7 @@ def _replicates(
         repaired = _oriented(release.repaired(noisy), release)
         if regroup is not None:
             repaired = sum_groups(repaired, regroup)
-        for name, values in part_values(repaired, exact).items():
+        for name, values in part_values(repaired, device).items():
             out[name][first : first + block] = values
     return out
 

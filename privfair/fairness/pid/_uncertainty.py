@@ -53,13 +53,17 @@ SUBSAMPLE_POWER = 0.7
 _JACKKNIFE_ENTRIES = 1 << 24
 
 
-def part_values(sums: Floats, exact: Any = None) -> Parts:
+REPLICATE_TOLERANCE = 1e-5
+"""Bits: far below what sampling moves; replicates of more than two groups are faster so."""
+
+
+def part_values(sums: Floats, device: Any = None) -> Parts:
     """Return every part of tables (..., n_strata, |Z|, m, K), the mean over their strata.
 
     In bits, arrays of shape (...). A stratum without rows counts for nothing.
     """
     joint, shares = _joint(sums)
-    result = decompose(joint, **({} if exact is None else {"exact": exact}))
+    result = decompose(joint, tol=REPLICATE_TOLERANCE, device=device)
     return {name: (shares * getattr(result, name)).sum(axis=-1) for name in PARTS}
 
 
@@ -213,11 +217,11 @@ def _tables(
 
 
 def _replicates(
-    table: PIDTable, size: int, rng: np.random.Generator, draw: Any, exact: Any
+    table: PIDTable, size: int, rng: np.random.Generator, draw: Any, device: Any
 ) -> Parts:
     out = {name: np.empty(size) for name in PARTS}
     for where, tables in _tables(table, size, rng, draw):
-        for name, values in part_values(tables, exact).items():
+        for name, values in part_values(tables, device).items():
             out[name][where] = values
     return out
 
@@ -228,7 +232,7 @@ def bootstrap_parts(
     rng: np.random.Generator,
     *,
     by_client: bool = False,
-    exact: Any = None,
+    device: Any = None,
 ) -> Parts:
     """Return the parts of bootstrap samples, arrays of shape (size,), in bits.
 
@@ -240,11 +244,11 @@ def bootstrap_parts(
         strata = cell % table.counts.shape[-1] if by_client else None
         return multinomial_resamples(count, block, rng, strata=strata)
 
-    return _replicates(table, size, rng, draw, exact)
+    return _replicates(table, size, rng, draw, device)
 
 
 def subsampled_parts(
-    table: PIDTable, size: int, rng: np.random.Generator, *, exact: Any = None
+    table: PIDTable, size: int, rng: np.random.Generator, *, device: Any = None
 ) -> tuple[Parts, float]:
     """Return the parts of subsamples of n^0.7 rows without replacement, and b / n."""
     n = table.n
@@ -255,7 +259,7 @@ def subsampled_parts(
             return rng.multinomial(small, count / count.sum(), size=block)
         return rng.multivariate_hypergeometric(count, small, size=block, method="marginals")
 
-    return _replicates(table, size, rng, draw, exact), small / n
+    return _replicates(table, size, rng, draw, device), small / n
 
 
 # --- intervals ------------------------------------------------------------------------------
