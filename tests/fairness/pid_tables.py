@@ -39,9 +39,15 @@ def random_tables(
     *,
     zeros: float = 0.0,
     concentration: float = 1.0,
+    signal: float = 1.5,
 ) -> NDArray[np.float64]:
-    """Random tables (count, z, yhat, s) with a share of cells empty and every group present."""
+    """Random tables (count, z, yhat, s) with a share of cells empty and every group present.
+
+    ``signal`` makes decisions depend on groups in every client alike; with 0, many clients know
+    more than a few decisions, and the unique part is 0 almost always.
+    """
     P = rng.gamma(concentration, size=(count, *shape))
+    P *= np.exp(signal * rng.normal(size=(count, *shape[:2], 1)))
     P *= rng.random(P.shape) >= zeros
     for z in range(shape[0]):
         P[np.arange(count), z, rng.integers(shape[1], size=count), rng.integers(shape[2])] += 1e-2
