@@ -256,7 +256,7 @@ def test_tiny_and_lopsided_masses_stay_accurate() -> None:
 
 # -- influence ----------------------------------------------------------------------------
 def test_influence_is_the_derivative_toward_a_cell() -> None:
-    P = random_tables(np.random.default_rng(8), (2, 3, 4), 6, concentration=5.0)
+    P = random_tables(np.random.default_rng(8), (2, 3, 4), 6, concentration=5.0, signal=0.3)
     result = pid_from_joint(P)
     rows = influence(P, result)
     h = 1e-5

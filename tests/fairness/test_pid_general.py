@@ -167,7 +167,7 @@ def test_exact_for_more_groups_is_refused() -> None:
 
 
 def test_influence_is_the_derivative_for_three_groups() -> None:
-    P = random_tables(np.random.default_rng(7), (3, 3, 4), 3, concentration=5.0)
+    P = random_tables(np.random.default_rng(7), (3, 3, 4), 3, concentration=5.0, signal=0.3)
     result = pid_from_joint(P, tol=1e-9)
     rows = influence(P, result)
     h = 1e-3

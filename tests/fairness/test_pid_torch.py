@@ -49,14 +49,14 @@ def test_multipliers_on_tensors_are_those_of_arrays() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 2, 3), (2, 4, 3)])
 def test_gradients_by_differences_off_the_kinks(shape: tuple[int, int, int]) -> None:
-    P = random_tables(np.random.default_rng(2), shape, 3, concentration=5.0)
+    P = random_tables(np.random.default_rng(2), shape, 3, concentration=5.0, signal=0.3)
     leaf = torch.from_numpy(P).requires_grad_()
     assert torch.autograd.gradcheck(lambda p: tuple(pid_torch(p)), (leaf,))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (3, 3, 3)])
 def test_the_gradient_is_the_influence_function(shape: tuple[int, int, int]) -> None:
-    P = random_tables(np.random.default_rng(3), shape, 4, zeros=0.2)
+    P = random_tables(np.random.default_rng(3), shape, 4, zeros=0.2, signal=0.5)
     rows = influence(P, pid_from_joint(P, tol=1e-8))
     for name in PARTS:
         leaf = torch.from_numpy(P).requires_grad_()
