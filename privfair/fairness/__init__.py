@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = attach(
         "dcov": [
             "AttributeEncoder",
             "BoundedDistanceCovariance",
+            "DPFairDCovClassifier",
+            "DPFairDCovRegressor",
             "cell_kernel",
             "cells_dcov_sq",
             "pool_small_cells",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from privfair.accounting import Ledger
 from privfair.core import Categorical, Numeric, Schema
@@ -21,7 +22,11 @@ from privfair.core.exceptions import (
     SensitiveFeatureError,
 )
 from privfair.dp import DPClassifier
-from privfair.fairness.dcov import BoundedDistanceCovariance
+from privfair.fairness.dcov import (
+    BoundedDistanceCovariance,
+    DPFairDCovClassifier,
+    DPFairDCovRegressor,
+)
 from privfair.testing import check_penalty
 from privfair.training import (
     BatchStatistic,
@@ -409,3 +414,195 @@ def test_a_schema_that_was_learnt_from_data_declares_nothing():
 def test_sensitive_features_that_do_not_fit_are_refused(S, error):
     with pytest.raises(error):
         surrogate().encode_sensitive(S)
+
+
+# -- the estimators --------------------------------------------------------------------------
+def make(cls=DPFairDCovClassifier, **options):
+    if cls is DPFairDCovRegressor:
+        options = {"target_range": (-8.0, 8.0), **options}
+    defaults = {
+        "groups": GROUPS, "epsilon": 3.0, "schema": "as_is", "ledger": Ledger(), "epochs": 10,
+    }  # fmt: skip
+    return cls(**{**defaults, **options})
+
+
+@pytest.mark.parametrize("cls", [DPFairDCovClassifier, DPFairDCovRegressor])
+def test_private_and_fair_narrows_the_gap_under_one_epsilon(cls):
+    X, y, S = table()
+    if cls is DPFairDCovRegressor:
+        y = X[:, 0] + X[:, 1]
+    plain = make(cls, lambda_=0.0).fit(X, y, sensitive_features=S)
+    lam = 30.0 if cls is DPFairDCovClassifier else 3.0
+    fair = make(cls, lambda_=lam).fit(X, y, sensitive_features=S)
+    scores = [
+        est.predict_proba(X)[:, 1] if hasattr(est, "predict_proba") else est.predict(X)
+        for est in (plain, fair)
+    ]
+    assert gap(scores[1], S) < 0.6 * gap(scores[0], S)
+    assert fair.privacy_.certified and fair.privacy_.epsilon <= 3.0
+    # One multiplier is certified, and it is what the two noises make together.
+    assert (
+        fair.sigma_effective_
+        == fair.noise_multiplier_
+        == pytest.approx((fair.sigma_gradient_**-2 + fair.sigma_features_**-2) ** -0.5, rel=1e-12)
+    )
+    assert fair.sigma_effective_ == pytest.approx(plain.sigma_effective_, rel=1e-9)
+    assert fair.sigma_gradient_ == pytest.approx(fair.sigma_effective_ / math.sqrt(0.9))
+    assert plain.sigma_features_ == 0.0
+    assert fair.steps_ == fair.n_steps_
+    assert ("other", "other") in fair.pooled_cells_ and len(fair.pooled_cells_) < 4
+    assert len(fair.ledger) == 1
+    notes = " ".join(fair.privacy_.assumptions)
+    assert "declared, not read off" in notes and "treats records one by one" in notes
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("epsilon", [1.0, 3.0])
+def test_the_certified_multiplier_agrees_with_an_independent_accountant(epsilon):
+    """dp_accounting joins the two Gaussians by its own rule; Opacus prices the result."""
+    from dp_accounting import dp_event
+    from dp_accounting.rdp import RdpAccountant
+    from opacus.accountants import PRVAccountant
+
+    X, y, S = table(2_000)
+    clf = make(epsilon=epsilon, delta=1e-5, epochs=5, fairness_share=0.2)
+    clf.fit(X, y, sensitive_features=S)
+    both = dp_event.ComposedDpEvent(
+        [dp_event.GaussianDpEvent(clf.sigma_gradient_), dp_event.GaussianDpEvent(
+            clf.sigma_features_)]
+    )  # fmt: skip
+    one = dp_event.GaussianDpEvent(clf.sigma_effective_)
+    found = []
+    for event in (both, one):
+        accountant = RdpAccountant()
+        sampled = dp_event.PoissonSampledDpEvent(clf.sample_rate_, event)
+        accountant.compose(dp_event.SelfComposedDpEvent(sampled, clf.steps_))
+        found.append(accountant.get_epsilon(1e-5))
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    prv = PRVAccountant()
+    sigma = (clf.sigma_gradient_**-2 + clf.sigma_features_**-2) ** -0.5
+    prv.history = [(sigma, clf.sample_rate_, clf.steps_)]
+    assert prv.get_epsilon(1e-5, eps_error=0.002) == pytest.approx(epsilon, rel=0.01)
+    assert clf.privacy_.epsilon == pytest.approx(epsilon, rel=0.01)
+
+
+def test_a_penalty_object_is_taken_and_scaled_and_a_batch_penalty_refused_by_name():
+    X, y, S = table(800)
+    own = surrogate(kind="cells", strength=2.0)
+    clf = make(groups=None, penalty=own, lambda_=3.0, epochs=1).fit(X, y, sensitive_features=S)
+    assert clf.sigma_features_ > 0
+    assert own.strength == 2.0 and own._released == 0
+
+    class BatchGap:
+        decomposable = False
+        requires: frozenset[str] = frozenset()
+
+        def __call__(self, scores, sensitive, **columns):
+            return scores.var()
+
+    clf = make(penalty=BatchGap())
+    with pytest.raises(AccountingAssumptionError, match="BatchGap"):
+        clf.fit(X, y, sensitive_features=S)
+    assert len(clf.ledger) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"groups": None}, AccountingAssumptionError, "declare"),
+        ({"lambda_": -1.0}, InvalidParameterError, "lambda_"),
+        ({"group_weighting": -0.1}, InvalidParameterError, "group_weighting"),
+        ({"c": 0}, InvalidParameterError, "c must be"),
+        ({"penalty": "dcov"}, InvalidParameterError, "ccdcov"),
+        ({"fairness_share": 1.0}, InvalidParameterError, "fairness_share"),
+        ({"neighboring": "replace_one"}, AccountingAssumptionError, "replace_one"),
+        (
+            {"module": torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))},
+            AccountingAssumptionError,
+            "BatchNorm",
+        ),
+        ({"clipping": "adaptive"}, InvalidParameterError, "adaptive"),
+    ],
+)
+@pytest.mark.parametrize("cls", [DPFairDCovClassifier, DPFairDCovRegressor])
+def test_refusals_come_before_the_charge(cls, options, error, match):
+    X, y, S = table(300)
+    est = make(cls, **options)
+    with pytest.raises(error, match=match):
+        est.fit(X, y, sensitive_features=S)
+    assert len(est.ledger) == 0
+
+
+def test_sensitive_features_are_needed_to_fit_and_never_to_predict():
+    X, y, S = table(300)
+    with pytest.raises(InvalidParameterError, match="needs sensitive_features"):
+        make().fit(X, y)
+    make(lambda_=0.0, groups=None, epochs=1).fit(X, y)
+    clf = make(epochs=1).fit(X, y, sensitive_features=S)
+    assert clf.predict(X[:5]).shape == (5,)
+    clf = make(epochs=1)
+    with pytest.raises(InvalidParameterError, match="more than two classes"):
+        clf.fit(X, np.arange(300) % 3, sensitive_features=S)
+    assert clf.ledger.spent().epsilon == 0.0
+
+
+def test_add_remove_and_a_learnt_schema_are_accounted_too():
+    import pandas as pd
+
+    X, y, S = table(1_500)
+    clf = make(neighboring="add_remove", n_public=1_500, epochs=2,
+               ledger=Ledger(neighboring="add_remove"))  # fmt: skip
+    clf.fit(X, y, sensitive_features=S)
+    assert clf.privacy_.neighboring == "add_remove" and clf.privacy_.certified
+    learnt = make(schema=None, epochs=2, lambda_=5.0)
+    learnt.fit(pd.DataFrame(X, columns=["a", "b"]), y, sensitive_features=pd.DataFrame(S))
+    assert learnt.privacy_.certified and learnt.privacy_.epsilon <= 3.0
+    assert len(learnt.events_) == 3  # the encoder, the run, the generator
+
+
+@pytest.mark.parametrize("cls", [DPFairDCovClassifier, DPFairDCovRegressor])
+def test_saving_and_copying_keep_what_was_fitted(cls, tmp_path):
+    import pickle
+
+    from sklearn.base import clone
+
+    X, y, S = table(500)
+    est = make(cls, epochs=2, attribute_weights={"sex": 2.0}, cells=[("f", "a"), ("m", "b")])
+    est.fit(X, y, sensitive_features=S)
+    est.save(tmp_path / "model")
+    for other in (cls.load(tmp_path / "model"), pickle.loads(pickle.dumps(est))):
+        np.testing.assert_array_equal(other.predict(X), est.predict(X))
+        for name in ("sigma_gradient_", "sigma_features_", "sigma_effective_", "steps_"):
+            assert getattr(other, name) == getattr(est, name)
+        assert other.pooled_cells_ == est.pooled_cells_
+        assert other.privacy_ == est.privacy_
+        assert {k: list(v) for k, v in other.groups.items()} == GROUPS
+        again = clone(other).set_params(epochs=1, ledger=Ledger())
+        again.fit(X, y, sensitive_features=S)
+    schema = Schema({"sex": Categorical(["f"], other="rest"), "race": Categorical(["a"])})
+    est = make(cls, epochs=1, groups=schema).fit(X, y, sensitive_features=S)
+    est.save(tmp_path / "one.safetensors")
+    assert cls.load(tmp_path / "one.safetensors").groups == schema
+
+
+def test_a_run_with_seeded_noise_repeats_and_is_not_certified():
+    X, y, S = table(400)
+    found = [
+        make(epochs=2, noise_random_state=3, random_state=0).fit(X, y, sensitive_features=S)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(found[0].coef_, found[1].coef_)
+    assert not found[0].privacy_.certified and found[0].privacy_.seeded
+
+
+@parametrize_with_checks(
+    [
+        DPFairDCovClassifier(epsilon=float("inf"), lambda_=0.0),
+        DPFairDCovRegressor(epsilon=float("inf"), lambda_=0.0, target_range=(-5, 5)),
+    ],
+    expected_failed_checks=lambda est: {
+        "check_sample_weight_equivalence_on_dense_data": "Poisson sampling",
+    },
+)
+def test_scikit_learn_checks_without_privacy(estimator, check):
+    check(estimator)

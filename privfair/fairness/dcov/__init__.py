@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = attach(
         "_cells": ["cells_dcov_sq"],
         "_encoder": ["AttributeEncoder"],
         "_kernels": ["cell_kernel", "pool_small_cells"],
+        "_private_classifier": ["DPFairDCovClassifier"],
+        "_private_regressor": ["DPFairDCovRegressor"],
         "_surrogate": ["BoundedDistanceCovariance"],
     },
 )
