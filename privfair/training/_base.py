@@ -221,6 +221,8 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         self._check_users(user_ids)
         n_rows = _rows_of(X, y, sensitive_features, sample_weight, user_ids)
         self._check_penalty(sensitive_features)
+        # The run's own, which its absorb changes; the parameter stays as it was.
+        self._used_penalty: Any = copy.deepcopy(self._penalty())
         encoding = Encoding(self.schema, self.binning) if resumed is None else resumed.encoding
         self._check_unit_of_learning(encoding)
         # The number of users is public, or n_public is given: only that is taken from the ids.
@@ -310,14 +312,14 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         n_rows = encoding.check(X)
         problem = self._problem(_labels(y))
         notes: tuple[str, ...] = ()
-        penalty = self._penalty()
+        penalty = self._used_penalty
         codes, labelled = (
             (None, []) if sensitive is None else encode_sensitive(sensitive, penalty=penalty)
         )
         if penalty is None:
             codes = None
         elif hasattr(penalty, "encode_sensitive"):
-            notes += (DECLARED,)
+            notes += (DECLARED,) if penalty.decomposable else ()
         elif labelled:
             notes += (f"the lists of groups of {', '.join(labelled)} are public",)
         if weights is not None:
@@ -370,13 +372,11 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         return self.fairness_penalty
 
     def _hook(self, loss: RecordLoss, plan: TrainingPlan) -> BatchStatistic | None:
-        penalty = self._penalty()
+        penalty = self._used_penalty
         if penalty is None:
             return None
         sigma = None if plan.statistic is None else plan.statistic.noise_multiplier
-        own = copy.deepcopy(penalty)  # absorb changes it
-        self._used_penalty: Any = own
-        return penalty_statistic(own, loss, sigma, plan.expected_batch_size)
+        return penalty_statistic(penalty, loss, sigma, plan.expected_batch_size)
 
     def _take_from_penalty(self, penalty: Any) -> None:
         """Keep what a subclass shows of the trained penalty: released quantities only."""
