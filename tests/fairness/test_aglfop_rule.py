@@ -297,6 +297,17 @@ def test_linear_gaps_are_a_linear_program(criterion):
             assert gap is None or found.gaps[name] <= gap + 1e-7
 
 
+def test_a_bound_next_to_zero_is_as_good_as_zero():
+    """The repair of a bound may not cost more than the bound: found with a gap of 1e-17."""
+    p = table(0)
+    zero = fair_rule(p, FairnessBound(gap_global=0.0))
+    for tiny in (1e-17, 1e-12, 1e-9):
+        found = fair_rule(p, FairnessBound(gap_global=tiny))
+        assert found.accuracy == pytest.approx(zero.accuracy, abs=1e-6)
+        assert found.gaps["global"] <= tiny + 1e-7
+    assert fair_rule(p, FairnessBound(eps_global=1e-9)).accuracy >= zero.accuracy - 1e-6
+
+
 def test_prices_are_what_a_little_more_buys():
     """Central differences, within 1 %, of information and of gaps."""
     checked = 0

@@ -147,7 +147,8 @@ def fair_rule(
     Returns
     -------
     FairRule
-        It keeps every bound on ``p`` (up to 1e-6 bits where a bound is 0), its rows sum to one,
+        It keeps every bound on ``p`` (up to 1e-6 bits, or 1e-7 of a gap, where a bound is 0 or
+        next to it), its rows sum to one,
         and its distance to the optimum is proven.
 
     Raises

@@ -30,6 +30,7 @@ LN2 = float(np.log(2.0))
 INFORMATION_TOLERANCE = 1e-6 * LN2  # nats
 GAP_TOLERANCE = 1e-7
 CERTIFIED = 1e-5  # an answer whose own proof is worse than this is no answer
+MOST_MIXED = 1e-3
 PRICE_NOISE = 1e-5  # per nat: below this a multiplier of an inactive bound is what it is
 
 ACCESS = {"aware": "zsr", "client_blind": "zr", "group_blind": "sr", "blind": "r"}
@@ -310,7 +311,8 @@ class RuleProgram:
     def _inside(self, weights: Array, asked: Mapping[str, float]) -> Array:
         """Return a rule that keeps the bounds: mixed with a constant one as far as it must be.
 
-        The constant rule has no information and no gaps, and both are convex.
+        The constant rule has no information and no gaps, and both are convex. A bound so close
+        to zero that the solver's own tolerance is a good part of it is kept up to that.
         """
         x = weights.ravel()
         share = 0.0
@@ -319,12 +321,12 @@ class RuleProgram:
         values |= {"gap_" + n: (self.gap_of(n, x), d, GAP_TOLERANCE)
                    for n, d in self.gap_bounds.items()}  # fmt: skip
         for name, (value, bound, allowed) in values.items():
-            if value > bound + max(allowed, 1e-3 * bound):
+            if value > bound + max(allowed, MOST_MIXED * bound):
                 raise SolverError(
                     f"the solver's rule exceeds the bound {name!r} by {value - bound:.1e} (nats "
                     "for an information). Use exactly 0 or a larger bound."
                 )
-            if value > bound > 0:
+            if bound < value <= bound * (1 + MOST_MIXED):
                 share = max(share, 1.0 - bound / value)
         if share == 0.0:
             return weights
