@@ -8,7 +8,13 @@ __getattr__, __dir__, __all__ = attach(
         "_contingency": ["ContingencyRelease", "NoiseLaw"],
         "_release": ["join_clients", "release_contingency"],
         "_pairwise": ["pairwise_differences"],
-        "aglfop": ["AGLFOPResult"],
+        "aglfop": [
+            "AGLFOPPostProcessor",
+            "AGLFOPResult",
+            "FairRule",
+            "FairnessBound",
+            "fair_rule",
+        ],
         "dcov": [
             "AttributeEncoder",
             "BoundedDistanceCovariance",

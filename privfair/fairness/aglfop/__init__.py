@@ -5,7 +5,10 @@ from privfair.core._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "_bounds": ["FairnessBound"],
         "_oracle": ["aglfop"],
+        "_postprocessor": ["AGLFOPPostProcessor"],
         "_result": ["AGLFOPResult"],
+        "_rule": ["FairRule", "fair_rule"],
     },
 )
