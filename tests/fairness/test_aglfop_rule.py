@@ -305,7 +305,9 @@ def test_a_bound_next_to_zero_is_as_good_as_zero():
         found = fair_rule(p, FairnessBound(gap_global=tiny))
         assert found.accuracy == pytest.approx(zero.accuracy, abs=1e-6)
         assert found.gaps["global"] <= tiny + 1e-7
-    assert fair_rule(p, FairnessBound(eps_global=1e-9)).accuracy >= zero.accuracy - 1e-6
+    near = fair_rule(p, FairnessBound(eps_global=1e-5))
+    assert near.accuracy >= zero.accuracy
+    assert near.achieved["global"] <= 1e-5
 
 
 def test_prices_are_what_a_little_more_buys():

@@ -48,6 +48,7 @@ __all__ = ["Plan", "certify", "checked", "learn"]
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_NO_BOUND_LEFT = 1e-6  # bits: what a margin leaves below this is held at zero by equalities
 _UNSEEN = ("error", "pooled")
 
 
@@ -277,7 +278,8 @@ def _tightened(
         pull = influence(p, result.rule, *index)
         variance = float((p * pull**2).sum()) / n + noise * float((pull**2).sum()) / n**2
         taken[prefix + name] = margin * math.sqrt(variance)
-        return max(0.0, eps - taken[prefix + name])
+        left = eps - taken[prefix + name]
+        return left if left > _NO_BOUND_LEFT else 0.0
 
     out = []
     for bound in plan.bounds:

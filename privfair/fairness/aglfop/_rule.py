@@ -119,7 +119,7 @@ def fair_rule(
     cost: ArrayLike | None = None,
     client_weight: ArrayLike | None = None,
     positive: int = 1,
-    tol: float = 1e-8,
+    tol: float = 1e-11,
 ) -> FairRule:
     """Return the best randomised rule W(k | z, s, r) under bounds on its disparity.
 
@@ -141,7 +141,7 @@ def fair_rule(
         Importance of the clients' costs, at least 0; scaled so that their mean over people is 1.
     positive : int, default=1
         Position of the label that equal opportunity conditions on.
-    tol : float, default=1e-8
+    tol : float, default=1e-11
         The solver's tolerance.
 
     Returns

@@ -101,7 +101,7 @@ class RuleProgram:
         cost: Array,
         client_weight: Array,
         positive: int,
-        tol: float = 1e-8,
+        tol: float = 1e-11,
     ) -> None:
         self.p, self.tol = p, tol
         self.n_k = cost.shape[1]
