@@ -186,6 +186,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",
     "privfair/fairness/sep/_classifier.py": "draws of randomised decisions, from random_state",
     "privfair/fairness/sep/_network.py": "initial weights of hidden layers",
+    "privfair/fairness/dcov/_sliced.py": "directions of projections, from random_state",
     "privfair/testing/_metric.py": "made-up decisions with which a metric is tried",
     "privfair/testing/_penalty.py": "made-up scores with which a penalty's bound is attacked",
     "privfair/datasets/_lookalike.py": "synthetic rows from published rates; no data behind them",

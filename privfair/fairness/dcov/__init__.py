@@ -7,6 +7,9 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_cells": ["cells_dcov_sq"],
         "_encoder": ["AttributeEncoder"],
+        "_functions": ["ccdcov_sq", "dcor_sq", "dcov_sq"],
+        "_joint_functions": ["jdcov_sq", "jdcov_targeted_sq"],
+        "_sliced": ["SlicedDCov", "sliced_dcov_sq"],
         "_kernels": ["cell_kernel", "pool_small_cells"],
         "_private_classifier": ["DPFairDCovClassifier"],
         "_private_regressor": ["DPFairDCovRegressor"],
