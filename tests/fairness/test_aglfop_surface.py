@@ -1,0 +1,139 @@
+"""The surface: enclosed from below and above, on the grid and between its points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privfair.core.exceptions import InvalidParameterError, SolverError
+from privfair.fairness.aglfop import _frontier, aglfop
+from privfair.fairness.aglfop._frontier import certified_surface
+from privfair.fairness.aglfop._program import LN2, OracleProgram
+
+
+def table(seed: int, shape: tuple[int, int, int] = (2, 2, 2)) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(np.prod(shape), 1.5)).reshape(shape)
+    p[0, :, 0] += 0.1
+    p[-1, :, -1] += 0.1
+    return p / p.sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_hundred_answers_lie_between_the_bounds(seed: int) -> None:
+    p = table(seed)
+    surface = certified_surface(OracleProgram(p), tol=1e-3)
+    assert surface.gap <= 1e-3 and surface.lower.shape == (30, 30)
+    rng = np.random.default_rng(seed)
+    ends = surface.eps_global[-1], surface.eps_local[-1]
+    at = rng.uniform(0, ends, (70, 2)) ** rng.choice([1, 2], (70, 1))
+    at[::7, 0], at[3::7, 1] = 0.0, 0.0
+    lower, upper = surface.bounds(at[:, 0], at[:, 1])
+    for (g, local), low, high in zip(at, lower, upper, strict=True):
+        answer = aglfop(p, g, local)
+        assert low <= answer.error + 1e-9
+        assert answer.error_lower <= high + 1e-9
+        assert high - low <= surface.gap_between + 1e-12
+    assert surface.n_solved < 400  # not all 900
+
+
+def test_the_grid_has_its_corners_and_falls() -> None:
+    p = table(5, (3, 2, 3))
+    surface = certified_surface(OracleProgram(p), n=12, tol=2e-3)
+    assert surface.upper[0, 0] == pytest.approx(aglfop(p, 0.0, 0.0).error, abs=1e-6)
+    assert surface.upper[-1, -1] == pytest.approx(0.0, abs=1e-9)
+    assert (np.diff(surface.upper, axis=0) <= 1e-9).all()
+    assert (np.diff(surface.lower, axis=1) <= 1e-9).all()
+    assert (surface.upper - surface.lower <= 2e-3).all()
+
+
+def test_beyond_the_region_nothing_changes() -> None:
+    p = table(2)
+    surface = certified_surface(OracleProgram(p))
+    g, local = surface.eps_global[10], surface.eps_local[10]
+    _, high = surface.bounds([g, 0.9], [0.9, local])
+    free = [aglfop(p, g, None).error, aglfop(p, None, local).error]
+    assert high == pytest.approx(free, abs=surface.gap_between + 1e-6)
+
+
+def test_prices_of_the_surface_are_those_of_its_answers() -> None:
+    p = table(1)
+    surface = certified_surface(OracleProgram(p))
+    g, local = 0.3 * surface.eps_global[-1], 0.3 * surface.eps_local[-1]
+    answer = aglfop(p, g, local)
+    rise = aglfop(p, 0.7 * g, local).price_global, aglfop(p, g, 0.7 * local).price_local
+    for found, here, before in zip(
+        surface.prices(g, local), (answer.price_global, answer.price_local), rise, strict=True
+    ):
+        assert 0.5 * here - 0.1 <= float(found) <= max(before, here) * 1.5 + 0.1
+
+
+def test_disparities_that_cancel_have_a_region_of_their_own() -> None:
+    """Fixing clients whose disparities cancel creates a global disparity that the labels lack."""
+    rates = np.array([[0.786, 0.127], [0.508, 0.065]])
+    weight = np.array([[0.183, 0.391], [0.261, 0.165]])
+    shares = weight / weight.sum(axis=1, keepdims=True)
+    rates[1] += shares[0] @ rates[0] - shares[1] @ rates[1]
+    p = weight[:, :, None] * np.stack([1 - rates, rates], axis=2)
+    program = OracleProgram(p)
+    assert program.of_labels["global"] < 1e-12
+    alone, both = aglfop(p, None, 0.0), aglfop(p, 0.0, 0.0)
+    assert alone.global_disparity > 0.01 and both.error > alone.error + 0.01
+    surface = certified_surface(program)
+    assert surface.eps_global[-1] >= alone.global_disparity - 1e-6
+    assert surface.gap <= 1e-3
+
+
+def test_a_bound_that_never_matters_has_no_axis() -> None:
+    p = np.zeros((2, 2, 2))
+    p[0, 0], p[1, 1] = (0.4, 0.1), (0.1, 0.4)  # one group in each client
+    surface = certified_surface(OracleProgram(p), n=8)
+    assert surface.eps_local.tolist() == [0.0] and surface.upper.shape == (8, 1)
+    lower, upper = surface.bounds(0.05, 0.0)
+    assert lower <= aglfop(p, 0.05).error <= upper
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=6, deadline=None)
+def test_planes_are_below_and_facets_above(seed: int) -> None:
+    p = table(seed, (2, 3, 2))
+    surface = certified_surface(OracleProgram(p), n=9, tol=4e-3)
+    rng = np.random.default_rng(seed)
+    g, local = rng.uniform(0, 1, 2) * (surface.eps_global[-1], surface.eps_local[-1])
+    low, high = surface.bounds(g, local)
+    answer = aglfop(p, g, local)
+    assert low <= answer.error + 1e-9 and answer.error_lower <= high + 1e-9
+
+
+@pytest.mark.parametrize("bad", [(-0.1, 0.1), (0.1, np.nan), (np.inf, 0.1)])
+def test_bounds_off_the_scale_are_refused(bad: tuple[float, float]) -> None:
+    surface = certified_surface(OracleProgram(table(0)), n=4, tol=0.05)
+    with pytest.raises(InvalidParameterError):
+        surface.bounds(*bad)
+
+
+def test_a_tolerance_out_of_reach_is_an_error() -> None:
+    with pytest.raises(SolverError, match="proven to"):
+        certified_surface(OracleProgram(table(0)), n=4, tol=1e-14)
+
+
+def test_a_lower_bound_above_an_error_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = _frontier._Search.hull
+    monkeypatch.setattr(
+        _frontier._Search, "hull", lambda self: genuine(self) - np.array([0.01, 0, 0])
+    )
+    with pytest.raises(SolverError, match="above an attained error"):
+        certified_surface(OracleProgram(table(0)), n=4, tol=0.05)
+
+
+def test_to_dict_is_json() -> None:
+    import json
+
+    surface = certified_surface(OracleProgram(table(0)), n=4, tol=0.05)
+    back = json.loads(json.dumps(surface.to_dict(), allow_nan=False))
+    assert back["unit"] == "bits" and len(back["lower"]) == 4
+    assert back["eps_global"][-1] == pytest.approx(
+        OracleProgram(table(0)).of_labels["global"] / LN2, rel=0.5
+    )
