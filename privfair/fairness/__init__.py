@@ -52,6 +52,7 @@ __getattr__, __dir__, __all__ = attach(
             "EffortRule",
             "SEPClassifier",
             "SEPMoment",
+            "SEPPenalty",
             "SESRule",
             "csep_disparity",
             "csep_violation",

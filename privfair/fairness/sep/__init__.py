@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = attach(
         "_gaps": ["sep_gaps"],
         "_metrics": ["csep_disparity", "csep_violation", "sep_disparity", "sep_violation"],
         "_moment": ["SEPMoment"],
+        "_penalty": ["SEPPenalty"],
         "_presets": ["effort_preset", "ses_preset"],
         "_rules": ["CompositeSES", "SESRule"],
     },

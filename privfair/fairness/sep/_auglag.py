@@ -30,7 +30,8 @@ class AugLagResult:
     multipliers : ndarray of shape (n_constraints,)
         The price, in units of the loss, of one unit of each gap.
     violation : ndarray of shape (n_constraints,)
-    n_rounds : int
+    n_rounds, n_iter : int
+        Rounds, and iterations of the minimiser in all.
     converged : bool
     history : list of float
         Largest violation after each round.
@@ -40,6 +41,7 @@ class AugLagResult:
     multipliers: Floats
     violation: Floats
     n_rounds: int
+    n_iter: int
     converged: bool
     history: list[float]
 
@@ -63,8 +65,8 @@ def unconstrained(
     solver: str,
     max_iter: int,
     learning_rate: float,
-) -> Floats:
-    """Return the parameters of the model without constraints."""
+) -> tuple[Floats, int]:
+    """Return the parameters of the model without constraints, and the iterations made."""
     mass = weight / weight.sum()
 
     def objective(at: Floats) -> tuple[float, Floats]:
@@ -131,7 +133,7 @@ def train(
     multipliers, rho = np.zeros(len(constraints.bound)), _START
     before, history = np.inf, []
     violation = np.full(len(constraints.bound), np.inf)
-    done = False
+    done, n_iter = False, 0
     for k in range(max_rounds):
         temperature = None
         if hard:
@@ -141,9 +143,10 @@ def train(
         goal = _Lagrangian(
             network, Z, y, mass, constraints, alpha, multipliers, rho, temperature, threshold
         )
-        theta = minimise(
+        theta, made = minimise(
             goal, theta, solver=solver, max_iter=max_iter, learning_rate=learning_rate
         )
+        n_iter += made
         p = expit(network.logits(theta, Z)[0])
         violation = constraints.violation(surrogate(p, temperature, threshold)[0])
         multipliers = np.maximum(0.0, multipliers + rho * violation)
@@ -155,7 +158,7 @@ def train(
         if worst > before / 4:
             rho = min(2 * rho, _MOST)
         before = worst
-    return AugLagResult(theta, multipliers, violation, len(history), done, history)
+    return AugLagResult(theta, multipliers, violation, len(history), n_iter, done, history)
 
 
 def refit_threshold(

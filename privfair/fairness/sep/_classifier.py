@@ -111,7 +111,8 @@ class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
         Rates of target sets under the unconstrained model (empty without the guard).
     threshold_ : float
         Scores from here on are positive decisions.
-    n_rounds_ : int
+    n_rounds_, n_iter_ : int
+        Rounds, and iterations of the minimiser in all.
     converged_ : bool
     needs_attributes_ : bool
         Whether predicting needs the protected, status and effort columns.
@@ -261,7 +262,7 @@ class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
         weight = read_weights(sample_weight, len(labels))
         mass = np.ones(len(labels)) if weight is None else weight
         sets = self._sets(
-            sensitive_features, ses_features, effort_features, labels, sample_weight=sample_weight
+            sensitive_features, ses_features, effort_features, labels, sample_weight=weight
         )
         check_sizes(sets, self.min_group)
         target = labels.astype(float)
@@ -350,7 +351,7 @@ class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
         network = Network.of(X, tuple(self.hidden_layer_sizes), mass)
         Z = network.prepare(X)
         start = network.start(check_random_state(self.random_state))
-        theta = unconstrained(
+        theta, self.n_iter_ = unconstrained(
             network, Z, y, mass, theta=start, max_iter=10 * self.max_iter, **self._settings()
         )
         return network, Z, theta
@@ -381,6 +382,7 @@ class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
         )  # fmt: skip
         self.network_, self.model_ = network, found.theta
         self.n_rounds_, self.converged_ = found.n_rounds, found.converged
+        self.n_iter_ += found.n_iter
         self._note(constraints.names, found.multipliers, found.violation)
         if not found.converged:
             worst = self.violations_[self.violations_ > self.tol].round(4).to_dict()
@@ -410,6 +412,7 @@ class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
             scores = np.asarray(self.model_.predict_proba(X)[:, 1], dtype=float)
         self._base_selection = float(np.average(scores >= 0.5, weights=mass))
         self.n_rounds_, self.converged_ = 1, True
+        self.n_iter_ = getattr(self, "n_iter_", 1) if self.estimator is None else 1
         self._mix(scores, scores >= 0.5, y, sets, mass)
 
     def _mix(self, scores: Floats, base: Any, y: Floats, sets: Sets, mass: Floats) -> None:
@@ -455,7 +458,7 @@ class SEPClassifier(SavedSEPMixin, ClassifierMixin, BaseEstimator):
             eps=max(float(self.tolerance), 1e-3),
         )  # fmt: skip
         prices, violations = self.model_.prices, self.model_.violations
-        self.n_rounds_ = self.model_.n_iterations
+        self.n_rounds_ = self.n_iter_ = self.model_.n_iterations
         self.converged_ = bool(violations.max() <= max(self.tol, self.tolerance))
         self._note(list(self.model_.names), prices, violations)
 

@@ -105,14 +105,14 @@ def log_loss(logits: Floats, y: Floats, weight: Floats) -> tuple[float, Floats, 
 
 def minimise(
     objective: Objective, theta: Floats, *, solver: str, max_iter: int, learning_rate: float
-) -> Floats:
-    """Return parameters after so many iterations: L-BFGS (strong Wolfe search) or Adam."""
+) -> tuple[Floats, int]:
+    """Return parameters and the iterations made: L-BFGS (strong Wolfe search) or Adam."""
     if solver == "lbfgs":
         from scipy.optimize import minimize
 
         options = {"maxiter": max_iter, "maxcor": 20, "ftol": 1e-10, "gtol": 1e-7}
         found = minimize(objective, theta, jac=True, method="L-BFGS-B", options=options)
-        return np.asarray(found.x)
+        return np.asarray(found.x), max(int(found.nit), 1)
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     theta = theta.copy()
     for step in range(1, max_iter + 1):
@@ -121,4 +121,4 @@ def minimise(
         second = 0.999 * second + 0.001 * gradient**2
         move = (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
         theta -= learning_rate * move
-    return theta
+    return theta, max_iter

@@ -134,6 +134,7 @@ def _document(model: Any) -> dict[str, Any]:
         if mixes is None
         else [[k, [_finite(t) for t in m.thresholds], list(m.weights)] for k, m in mixes.items()],
         "rounds": model.n_rounds_,
+        "iterations": model.n_iter_,
         "converged": model.converged_,
         "needs_attributes": model.needs_attributes_,
         "ses_rule": _encoded(model.ses_rule_),
@@ -182,6 +183,7 @@ def _restored(cls: Any, document: dict[str, Any], arrays: dict[str, Any]) -> Any
             for k, t, w in document["mixes"]
         }
     made.n_rounds_, made.converged_ = int(document["rounds"]), bool(document["converged"])
+    made.n_iter_ = int(document["iterations"])
     made.needs_attributes_ = bool(document["needs_attributes"])
     made.ses_rule_ = _decoded(document["ses_rule"])
     made.effort_rule_ = _decoded(document["effort_rule"])

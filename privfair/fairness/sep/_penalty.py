@@ -1,0 +1,329 @@
+"""Socio-economic parity in a form that a private trainer can take: one record, one bounded row."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from privfair.core import _validation as check
+from privfair.core.exceptions import (
+    AccountingAssumptionError,
+    InvalidParameterError,
+    InvalidTypeError,
+)
+from privfair.core.frames import as_table
+from privfair.fairness.sep._effort import EffortRule
+from privfair.fairness.sep._rules import Rule
+from privfair.fairness.sep._sets import REFERENCES, read_sets
+
+__all__ = ["SEPPenalty"]
+
+Floats = NDArray[np.float64]
+_COUNT_WEIGHT = 0.5
+"""What a record adds to the size of a set, beside at most 1 to its sum of decisions.
+
+Sizes do not change during a run and are averaged over all of it; sums of decisions do change.
+"""
+_SURE = 10.0
+"""A set counts once its released size is this many standard deviations of its noise."""
+
+
+class SEPPenalty:
+    r"""Socio-economic parity as a penalty for private training, with prices that follow the gaps.
+
+    For every declared group the gap :math:`E[h \mid R] - E[h \mid G_j]` is to be at most
+    ``tolerance``. At each step the trainer releases, with noise and from the batch of the
+    gradient, sums of h and sizes of R and of all :math:`G_j`; from these follow noisy gaps, and
+    prices :math:`\lambda_j \leftarrow \max(0, \lambda_j + \eta (v_j - \text{tolerance}))` by dual
+    ascent. The weight of a record's score is :math:`\sum_j \tilde\lambda_j (1_R / \pi_R -
+    1_{G_j} / \pi_{G_j})` with the prices and shares of earlier steps: it depends on that record
+    and on released sums only.
+
+    Parameters
+    ----------
+    groups : sequence or mapping
+        All protected groups, public: a list of labels of one column, or a mapping of columns to
+        labels, which are crossed. Records of other groups are in the reference set only.
+    ses : SESRule
+        Who is underprivileged, by constant thresholds; ``&`` and ``|`` are fine.
+    effort : EffortRule or None, default=None
+        Who shows effort (CSEP), by a constant threshold; None is SEP.
+    column : str, default="sex"
+        Name of the protected column where ``groups`` is a list.
+    tolerance : float, default=0.01
+        Largest gap aimed at, at least 0.
+    one_sided : bool, default=True
+        Whether only gaps to the disadvantage of target sets are priced.
+    constrain : {"soft", "hard_surrogate"}, default="soft"
+        Whether h is the score, or a steep sigmoid of it around 0.5.
+    temperature : float, default=0.1
+        Of that sigmoid, above 0.
+    lift_only : bool, default=False
+        Drop the reference's part of the weights, so that nobody's score is pushed down.
+    reference : {"conditional", "overall"}, default="conditional"
+    step : float, default=0.1
+        Dual step eta for each release, above 0.
+    rho : float, default=1.0
+        Weight of the current gap beside the price, at least 0.
+    max_price : float, default=5.0
+        Largest price of one unit of gap, above 0.
+    ema : float, default=0.9
+        Decay in [0, 1) of the moving average over released sums of decisions.
+    strength : float, default=1.0
+        Factor of the penalty in the loss, at least 0.
+
+    Attributes
+    ----------
+    decomposable : bool
+        True.
+    n_features : int
+        ``2 + 2 n_groups``.
+    feature_bound : float
+        ``sqrt(2 (1 + 1/4))``: a record is in the reference set and in at most one target set.
+    gaps : ndarray of shape (n_groups,)
+        Gaps as last released; NaN where a set is too small to be told from noise.
+    prices : ndarray of shape (n_groups,)
+
+    Raises
+    ------
+    AccountingAssumptionError
+        A rule by which one record decides about others: a quantile of the data, a composite, a
+        rank within types.
+
+    Notes
+    -----
+    *Privacy.* ``docs/proofs/socio-economic-parity.md``. Give the columns of the rules and the
+    protected columns together as ``sensitive_features``; membership is a function of one record
+    and of the public constants here. There is no guard against levelling down, whose reference
+    would be one more private model; ``lift_only`` is what can be had.
+
+    *Cost.* O(n_groups) for each record.
+
+    References
+    ----------
+    Roy, Rizou, Papadopoulos, Ntoutsi 2025, arXiv 2503.23056. Abadi et al. 2016, arXiv 1607.00133.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from privfair.dp import DPClassifier
+    >>> from privfair.fairness import SEPPenalty, SESRule
+    >>> rng = np.random.default_rng(0)
+    >>> wealth, sex = rng.integers(0, 2, 4000), rng.choice(["f", "m"], 4000)
+    >>> X = np.column_stack([rng.normal(wealth), rng.normal(size=4000)])
+    >>> y = X.sum(axis=1) + rng.logistic(size=4000) > 0.5
+    >>> penalty = SEPPenalty(["f", "m"], SESRule("wealth", "<", 1), tolerance=0.0)
+    >>> clf = DPClassifier(epsilon=3.0, schema="as_is", fairness_penalty=penalty)
+    >>> clf = clf.fit(X, y, sensitive_features={"sex": sex, "wealth": wealth})
+    >>> p = clf.predict_proba(X)[:, 1]
+    >>> bool(p.mean() - p[(sex == "f") & (wealth < 1)].mean() < 0.06), clf.privacy_.epsilon <= 3
+    (True, True)
+    """
+
+    decomposable = True
+    requires: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        groups: Any,
+        ses: Rule,
+        effort: EffortRule | None = None,
+        *,
+        column: str = "sex",
+        tolerance: float = 0.01,
+        one_sided: bool = True,
+        constrain: str = "soft",
+        temperature: float = 0.1,
+        lift_only: bool = False,
+        reference: str = "conditional",
+        step: float = 0.1,
+        rho: float = 1.0,
+        max_price: float = 5.0,
+        ema: float = 0.9,
+        strength: float = 1.0,
+    ) -> None:
+        _check_public(ses, effort)
+        self.ses, self.effort = ses, effort
+        self.groups = dict(groups) if hasattr(groups, "keys") else {column: list(groups)}
+        if not self.groups or not all(len(labels) for labels in self.groups.values()):
+            raise InvalidParameterError(
+                "groups must list the labels of every protected column, as public knowledge."
+            )
+        self.tolerance = check.non_negative(tolerance=tolerance)
+        self.one_sided = check.boolean(one_sided=one_sided)
+        self.constrain = check.one_of(("soft", "hard_surrogate"), constrain=constrain)
+        self.temperature = check.positive(temperature=temperature)
+        self.lift_only = check.boolean(lift_only=lift_only)
+        self.reference = check.one_of(REFERENCES, reference=reference)
+        self.step = check.positive(step=step)
+        self.rho = check.non_negative(rho=rho)
+        self.max_price = check.positive(max_price=max_price)
+        self.ema = check.real(ema=ema)
+        if not 0.0 <= self.ema < 1.0:
+            raise InvalidParameterError(f"ema must be in [0, 1), got {self.ema}.")
+        self.strength = check.non_negative(strength=strength)
+        n = math.prod(len(labels) for labels in self.groups.values())
+        self._inside, self._target = _memberships(n, self.effort is not None, self.reference)
+        self.n_features = 2 + 2 * n
+        self.feature_bound = math.sqrt(2.0 * (1.0 + _COUNT_WEIGHT**2))
+        self._noise = 0.0
+        self._released = 0
+        self._h = np.zeros(n + 1)
+        self._sizes = np.zeros(n + 1)
+        self._up = np.zeros(n)
+        self._down = np.zeros(n)
+        self.gaps = np.full(n, np.nan)
+        self._push: Floats | None = None
+
+    # -- the contract of a bounded penalty -------------------------------------------------
+    def encode_sensitive(self, sensitive_features: Any) -> NDArray[np.int64]:
+        """Return the number of each record's cell (group, status, effort), shape (n_rows,).
+
+        Parameters
+        ----------
+        sensitive_features : data frame or mapping
+            The protected columns and those that the rules read, by name.
+        """
+        table = as_table(sensitive_features, name="sensitive_features", prefix="s")
+        if not table.has_names:
+            raise InvalidTypeError(
+                "sensitive_features must name its columns: the protected ones "
+                f"{list(self.groups)} and those of the rules. Pass a data frame or a mapping."
+            )
+        protected = {name: table.column(name) for name in self.groups}
+        status = {name: table.column(name) for name in self.ses.columns}
+        shown = None
+        if self.effort is not None:
+            shown = {self.effort.column: table.column(self.effort.column)}
+        sets = read_sets(
+            protected, self.ses, effort=self.effort, ses_features=status, effort_features=shown,
+            reference=self.reference, groups=self.groups, rows=np.zeros(table.n_rows),
+        )  # fmt: skip
+        return sets.cells
+
+    def observe_noise(self, std: float) -> None:
+        """Learn the standard deviation of the noise in what ``absorb`` will get; public."""
+        self._noise = check.non_negative(std=std)
+
+    def features(
+        self, scores: Tensor, sensitive: Tensor, *, y: Tensor | None = None, **columns: Any
+    ) -> Tensor:
+        """Return each record's row: h in each of its sets, then its share of their sizes.
+
+        Parameters
+        ----------
+        scores : Tensor, shape (batch,)
+            In [0, 1]; others are clamped.
+        sensitive : Tensor, shape (batch,)
+            Cells, as :meth:`encode_sensitive` numbers them.
+        y, **columns
+            Not used.
+        """
+        member = self._member(sensitive, scores)
+        return torch.cat([member * self._h_of(scores)[0][:, None], _COUNT_WEIGHT * member], dim=1)
+
+    def absorb(self, noisy_sum_over_B: Tensor) -> None:
+        """Take in a released sum over the batch constant, shape (n_features,)."""
+        given = noisy_sum_over_B.detach().double().cpu().numpy().reshape(2, -1)
+        self._released += 1
+        t = self._released
+        self._h = self.ema * self._h + (1.0 - self.ema) * given[0]
+        self._sizes += (given[1] / _COUNT_WEIGHT - self._sizes) / t
+        sure = self._sizes > max(_SURE * self._noise / _COUNT_WEIGHT / math.sqrt(t), 1e-6)
+        size = np.where(sure, np.clip(self._sizes, 1e-6, None), np.nan)
+        rate = np.clip(self._h / (1.0 - self.ema**t) / size, 0.0, 1.0)
+        self.gaps = rate[0] - rate[1:]
+        over = np.nan_to_num(self.gaps - self.tolerance, nan=0.0)
+        under = np.nan_to_num(-self.gaps - self.tolerance, nan=0.0)
+        self._up = np.clip(self._up + self.step * over, 0.0, self.max_price)
+        self._down = np.clip(self._down + self.step * under, 0.0, self.max_price)
+        push = np.clip(self._up + self.rho * over, 0.0, self.max_price)
+        if not self.one_sided:
+            push = push - np.clip(self._down + self.rho * under, 0.0, self.max_price)
+        push = np.where(np.isnan(self.gaps), 0.0, push)
+        pull = 0.0 if self.lift_only else push.sum() / np.nan_to_num(size[0], nan=np.inf)
+        self._push = np.append(pull, -push / np.nan_to_num(size[1:], nan=np.inf))
+
+    def weights(
+        self, scores: Tensor, sensitive: Tensor, *, y: Tensor | None = None, **columns: Any
+    ) -> Tensor:
+        """Return the weight of each score, shape (batch,); zero before the first release."""
+        if self._push is None:
+            return torch.zeros_like(scores)
+        with torch.no_grad():
+            push = torch.as_tensor(self._push, dtype=scores.dtype, device=scores.device)
+            return (self._member(sensitive, scores) @ push) * self._h_of(scores)[1]
+
+    def __call__(
+        self,
+        scores: Tensor,
+        sensitive: Tensor,
+        *,
+        y: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        **columns: Any,
+    ) -> Tensor:
+        """Return the sum of a batch's gaps beyond ``tolerance``, a 0-d tensor with a gradient.
+
+        Not for training, where :meth:`weights` stands for it.
+        """
+        mass = torch.ones_like(scores) if sample_weight is None else sample_weight.to(scores)
+        member = self._member(sensitive, scores) * mass[:, None]
+        size = member.sum(dim=0)
+        rate = (member * self._h_of(scores)[0][:, None]).sum(dim=0) / size.clamp(min=1e-12)
+        gap = torch.where(size[1:] > 0, rate[0] - rate[1:], torch.zeros_like(rate[1:]))
+        worse = gap if self.one_sided else gap.abs()
+        return (worse - self.tolerance).clamp(min=0.0).sum()
+
+    @property
+    def prices(self) -> Floats:
+        """Price of one unit of each gap; below zero where the reverse gap is priced."""
+        return self._up.copy() if self.one_sided else self._up - self._down
+
+    # -- parts -----------------------------------------------------------------------------
+    def _member(self, sensitive: Tensor, like: Tensor) -> Tensor:
+        """Return which sets each record is in, shape (batch, 1 + n_groups), as 0 and 1."""
+        table = torch.as_tensor(
+            np.column_stack([self._inside, self._target]), dtype=like.dtype, device=like.device
+        )
+        return table[sensitive.long().clamp(0, len(table) - 1)]
+
+    def _h_of(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h in [0, 1] and its derivative at the score."""
+        p = scores.clamp(0.0, 1.0)
+        if self.constrain == "soft":
+            return p, torch.ones_like(p)
+        h = torch.sigmoid((p - 0.5) / self.temperature)
+        return h, h * (1 - h) / self.temperature
+
+
+def _memberships(n_groups: int, effort: bool, reference: str) -> tuple[Floats, Floats]:
+    """Return membership of every cell (group, status, effort) in reference and target sets."""
+    cell = np.arange((n_groups + 1) * 4)
+    group, low, shown = cell // 4 - 1, (cell // 2 % 2) == 1, (cell % 2) == 1
+    inside = np.ones(len(cell)) if not effort or reference == "overall" else shown.astype(float)
+    target = (group[:, None] == np.arange(n_groups)) & (low & shown)[:, None]
+    return inside, target.astype(float)
+
+
+def _check_public(ses: Any, effort: Any) -> None:
+    if not isinstance(ses, Rule):
+        raise InvalidTypeError(
+            f"ses must be a rule with constant thresholds, got {type(ses).__name__}. Write "
+            "SESRule(column, '<', threshold)."
+        )
+    if effort is not None and not isinstance(effort, EffortRule):
+        raise InvalidTypeError(f"effort must be an EffortRule, got {type(effort).__name__}.")
+    for rule in (ses, effort):
+        if rule is not None and not rule.public:
+            raise AccountingAssumptionError(
+                f"the rule '{rule}' is learnt from the data: one record could move others in and "
+                "out of a set, and its influence on the sums would have no bound. Use a constant "
+                "threshold; one from the data can be paid for with "
+                "privfair.mechanisms.DPQuantile."
+            )
