@@ -274,6 +274,34 @@ def test_an_estimator_that_is_not_fitted_yet_is_scored_across_folds():
         AGLFOPPostProcessor(LogisticRegression()).fit(X, Y, sensitive_features=Z)
 
 
+def test_scores_in_place_of_labels():
+    """Each row counts for both labels, by its score; the observed labels no longer matter."""
+    model = fitted(labels="scores")
+    flipped = fitted(labels="scores", data=(X, Y[::-1], Z, S))
+    np.testing.assert_array_equal(model.rule_, flipped.rule_)
+    scores = BASE.predict_proba(X[FIT])
+    w = model.predict_proba(X[FIT], sensitive_features=Z[FIT], client=S[FIT])
+    assert model.accuracy_ == pytest.approx((scores * w).sum(axis=1).mean(), abs=1e-9)
+    assert model.achieved_global_ <= 0.001
+    by_class = fitted(labels="scores", bins=None)
+    assert by_class.accuracy_ <= model.accuracy_ + 1e-7
+    folds = AGLFOPPostProcessor(
+        LogisticRegression(), prefit=False, labels="scores", bins=None, eps_global=0.001
+    ).fit(X[FIT], Y[FIT], sensitive_features=Z[FIT])
+    assert folds.achieved_global_ <= 0.001
+    # Few rows in many cells: labels are fitted by chance, scores are not.
+    few = {"bins": 20, "eps_global": 0.002, "eps_local": None}
+    gain = []
+    for seed in range(8):
+        small = people(400, seed=50 + seed)
+        both = [fitted(slice(None), data=small, labels=kind, **few) for kind in
+                ("scores", "observed")]  # fmt: skip
+        a, b = (m.certify(X, Y, sensitive_features=Z, client=S, n_resamples=1)[0].value
+                for m in both)  # fmt: skip
+        gain.append(a - b)
+    assert np.mean(gain) > 0.005
+
+
 def test_weights_are_repeated_rows():
     weight = np.random.default_rng(0).integers(0, 3, 2000)
     rows = np.repeat(np.arange(2000), weight)
@@ -357,6 +385,9 @@ def test_random_state_does_not_reach_the_noise():
         ({"bins": "ten"}, InvalidTypeError),
         ({"prefit": "yes"}, InvalidTypeError),
         ({"pos_label": 1}, LabelError),
+        ({"labels": "scores"}, PrivacyError),
+        ({"labels": "scores", "base": RidgeClassifier().fit(X, Y)}, InvalidParameterError),
+        ({"labels": "soft"}, InvalidParameterError),
         ({"client_weight": {"north": 1.0}}, InvalidParameterError),
         ({"base": object()}, InvalidTypeError),
         ({"data": (X, np.full(6000, "other"), Z, S)}, LabelError),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,6 @@ from sklearn.base import clone
 from sklearn.utils.validation import column_or_1d
 
 from privfair.core import _validation as check
-from privfair.core.estimate import Estimate
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
@@ -23,14 +21,11 @@ from privfair.core.exceptions import (
     SensitiveFeatureError,
 )
 from privfair.core.privacy import Budget, PrivacyGuarantee
-from privfair.core.randomness import check_random_state
-from privfair.core.statistics import multinomial_resamples
 from privfair.fairness._contingency import ContingencyRelease
 from privfair.fairness._release import release_contingency
 from privfair.fairness.aglfop._bounds import FairnessBound, check_bounds
-from privfair.fairness.aglfop._certify import rule_estimates
 from privfair.fairness.aglfop._measures import context_index, influence
-from privfair.fairness.aglfop._rows import as_rows, bin_codes, known_clients, known_groups
+from privfair.fairness.aglfop._rows import as_rows
 from privfair.fairness.aglfop._rule import FairRule, fair_rule
 from privfair.fairness.aglfop._rule_program import ACCESS
 from privfair.fairness.aglfop._scores import (
@@ -43,12 +38,13 @@ from privfair.fairness.aglfop._scores import (
 )
 from privfair.fairness.metrics._inputs import Groups, check_rows, read_groups, read_weights
 
-__all__ = ["Plan", "certify", "checked", "learn"]
+__all__ = ["Plan", "checked", "learn", "released"]
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _NO_BOUND_LEFT = 1e-6  # bits: what a margin leaves below this is held at zero by equalities
+_LABELS = ("observed", "scores")
 _UNSEEN = ("error", "pooled")
 
 
@@ -62,6 +58,7 @@ class Plan:
     clients: tuple[Any, ...]
     codes: tuple[Ints, Ints, Ints, Ints]  # z, s, y, r
     weights: Array | None
+    soft: Array | None  # probabilities of the labels, where they stand in for y
     bounds: tuple[FairnessBound, ...]
     client_weight: Array | None
     positive: int
@@ -106,10 +103,10 @@ def checked(
         raise DataError("client has clients that are not among the declared clients.")
     bounds = tuple(_placed(bound, clients) for bound in bounds)
     weights = read_weights(sample_weight, n)
-    estimator, bins, r = _scored(model, X, y, sample_weight)
+    estimator, bins, r, soft = _scored(model, X, y, sample_weight)
     labels = label_codes(y, bins.classes, "y")
     return Plan(
-        estimator, bins, groups, clients, (groups.codes, s, labels, r), weights, bounds,
+        estimator, bins, groups, clients, (groups.codes, s, labels, r), weights, soft, bounds,
         _client_weight(model.client_weight, clients), _positive(model.pos_label, bins.classes),
     )  # fmt: skip
 
@@ -123,6 +120,17 @@ def _check_parameters(model: Any, sample_weight: Any) -> None:
     check.one_of(_UNSEEN, unseen_client=model.unseen_client)
     check.boolean(prefit=model.prefit)
     check.non_negative(margin=model.margin)
+    if check.one_of(_LABELS, labels=model.labels) == "scores":
+        if not hasattr(model.estimator, "predict_proba"):
+            raise InvalidParameterError(
+                "labels='scores' takes probabilities for labels, and estimator has no "
+                "predict_proba. Use labels='observed'."
+            )
+        if model.privacy is not None:
+            raise PrivacyError(
+                "labels='scores' under privacy= is refused: a row would be spread over cells by "
+                "its exact score, which no count covers. Use labels='observed'."
+            )
     if model.privacy is None:
         return
     if not isinstance(model.privacy, Budget):
@@ -147,8 +155,11 @@ def _check_parameters(model: Any, sample_weight: Any) -> None:
         )
 
 
-def _scored(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Any, ScoreBins, Ints]:
+def _scored(
+    model: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[Any, ScoreBins, Ints, Array | None]:
     method = response_method(model.estimator, model.bins)
+    soft = None
     private = model.privacy is not None
     if model.prefit:
         classes = getattr(model.estimator, "classes_", None)
@@ -160,18 +171,35 @@ def _scored(model: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Any, ScoreB
             )
         output = responses(model.estimator, X, method)
         bins = ScoreBins.plan(model.bins, method, output, np.asarray(classes), public=private)
-        return model.estimator, bins, bins.codes(output)
+        if model.labels == "scores":
+            soft = _probabilities(output if method == "predict_proba" else
+                                  model.estimator.predict_proba(X))  # fmt: skip
+        return model.estimator, bins, bins.codes(output), soft
     from sklearn.model_selection import cross_val_predict
 
     base = clone(model.estimator)
     given = {} if sample_weight is None else {"sample_weight": sample_weight}
     base.fit(X, y, **given)
-    output = cross_val_predict(
-        clone(model.estimator), X, y, cv=check.positive_int(cv=model.cv), method=method,
-        params=given,
-    )  # fmt: skip
+
+    def across_folds(name: str) -> Any:
+        return cross_val_predict(
+            clone(model.estimator), X, y, cv=check.positive_int(cv=model.cv), method=name,
+            params=given,
+        )  # fmt: skip
+
+    output = across_folds(method)
+    if model.labels == "scores":
+        soft = _probabilities(output if method == "predict_proba" else
+                              across_folds("predict_proba"))  # fmt: skip
     bins = ScoreBins.plan(model.bins, method, output, np.asarray(base.classes_), public=False)
-    return base, bins, bins.codes(output)
+    return base, bins, bins.codes(output), soft
+
+
+def _probabilities(output: Any) -> Array:
+    values = np.asarray(output, dtype=float)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise DataError("the estimator's probabilities must be finite and non-negative.")
+    return np.asarray(values / values.sum(axis=1, keepdims=True))
 
 
 def _placed(bound: FairnessBound, clients: tuple[Any, ...]) -> FairnessBound:
@@ -214,12 +242,10 @@ def learn(model: Any, plan: Plan) -> None:
     release = None
     noise = 0.0
     if model.privacy is None:
-        flat = np.ravel_multi_index(plan.codes, shape)
-        sums = np.bincount(flat, weights=plan.weights, minlength=math.prod(shape))
-        p: Array = np.asarray(sums / sums.sum(), dtype=float).reshape(shape)
+        p = _counted(plan, shape)
         n = plan.codes[0].size
     else:
-        release = _released(plan.codes, shape, model.privacy, model.ledger,
+        release = released(plan.codes, shape, model.privacy, model.ledger,
                             model.noise_random_state, "AGLFOP post-processing: table")  # fmt: skip
         p, n, noise = release.probabilities(), release.n, release.noise.variance
     given: dict[str, Any] = {
@@ -245,7 +271,20 @@ def learn(model: Any, plan: Plan) -> None:
         model.privacy_ = replace(release.privacy, assumptions=(*release.privacy.assumptions, note))
 
 
-def _released(
+def _counted(plan: Plan, shape: tuple[int, ...]) -> Array:
+    """Return p(z, s, y, r) of the rows; the label is the observed one, or spread by the scores."""
+    z, s, y, r = plan.codes
+    weight = np.ones(y.size) if plan.weights is None else plan.weights
+    out = np.zeros(shape)
+    if plan.soft is None:
+        np.add.at(out, (z, s, y, r), weight)
+    else:
+        for k in range(shape[2]):
+            np.add.at(out, (z, s, np.full(y.size, k), r), weight * plan.soft[:, k])
+    return np.asarray(out / out.sum())
+
+
+def released(
     codes: tuple[Ints, ...],
     shape: tuple[int, ...],
     privacy: Any,
@@ -253,6 +292,7 @@ def _released(
     noise_random_state: int | None,
     purpose: str,
 ) -> ContingencyRelease:
+    """Release the table of rows, charged before its noise is drawn."""
     names = ("z", "client", "y", "r")
     return release_contingency(
         dict(zip(names, codes, strict=True)),
@@ -325,67 +365,3 @@ def _store(model: Any, plan: Plan, result: FairRule, p: Array) -> None:
         model.n_features_in_ = plan.estimator.n_features_in_
     if hasattr(plan.estimator, "feature_names_in_"):
         model.feature_names_in_ = plan.estimator.feature_names_in_
-
-
-# --- fresh rows ---------------------------------------------------------------------------------
-
-
-def certify(
-    model: Any,
-    X: Any,
-    y: Any,
-    sensitive_features: Any,
-    client: Any,
-    *,
-    confidence: float,
-    n_resamples: int,
-    random_state: Any,
-    privacy: Any,
-    ledger: Any,
-) -> list[Estimate]:
-    """Measure a fitted rule on fresh rows."""
-    level = check.confidence(confidence=confidence)
-    number = check.positive_int(n_resamples=n_resamples)
-    rng = check_random_state(random_state)
-    X, y = as_rows(X), as_rows(y)
-    n = check_rows(X=X, y=y, sensitive_features=sensitive_features, client=client)
-    z = known_groups(model, sensitive_features)
-    if client is None and len(model.clients_) > 1:
-        raise DataError("client is None, and the rule was fitted for several clients.")
-    clients, rule = model.clients_, model.rule_
-    s = client_codes(client, clients, n)
-    if (s < 0).any():
-        known_clients(model, client, n)  # an error, unless unseen clients are pooled
-        if privacy is not None:
-            raise DataError("client has clients that were not declared; nothing was charged.")
-        new = [c for c in client_list(client, None, n) if c not in clients]
-        clients = (*clients, *new)
-        rule = np.concatenate([rule, *([model.pooled_rule_[:, None]] * len(new))], axis=1)
-        s = client_codes(client, clients, n)
-    labels = label_codes(y, model.classes_, "y")
-    codes = (z, s, labels, bin_codes(model, X))
-    shape = (rule.shape[0], rule.shape[1], model.classes_.size, rule.shape[2])
-    draws: Callable[[int], Array]
-    promise = None
-    if privacy is None:
-        counts = np.bincount(np.ravel_multi_index(codes, shape), minlength=math.prod(shape))
-        p = counts.reshape(shape) / n
-
-        def draws(size: int) -> Array:
-            return multinomial_resamples(counts.reshape(shape), size, rng) / n
-    else:
-        release = _released(codes, shape, privacy, ledger, model.noise_random_state,
-                            "AGLFOP post-processing: certificate")  # fmt: skip
-        p, promise = release.probabilities(), release.privacy
-
-        def draws(size: int) -> Array:
-            return release.repaired(release.resample(rng, size))
-
-    names = {}
-    for i, c in enumerate(clients):
-        for kind in ("information", "gap"):
-            names[f"{kind}_client:{i}"] = f"{kind}_client:{c}"
-    return rule_estimates(
-        p, draws, rule, model._bounds, model._positive, n=n, confidence=level,
-        n_resamples=number, privacy=promise, labels=names,
-    )  # fmt: skip

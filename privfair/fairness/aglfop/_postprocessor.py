@@ -18,7 +18,7 @@ from privfair.core.events import LedgerLike
 from privfair.core.privacy import Budget, PrivacyGuarantee
 from privfair.core.randomness import check_random_state
 from privfair.fairness._contingency import ContingencyRelease
-from privfair.fairness.aglfop import _fit, _saved
+from privfair.fairness.aglfop import _fit, _fresh, _saved
 from privfair.fairness.aglfop._bounds import FairnessBound
 from privfair.fairness.aglfop._rows import row_codes
 from privfair.fairness.aglfop._rule import FairRule
@@ -59,6 +59,9 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         Bins of equal frequency, inner edges, or None for the predicted class alone. With more
         than two classes bins of the top score are crossed with the predicted class. Under
         ``privacy`` a number means equal widths, for quantiles would read the rows.
+    labels : {"observed", "scores"}, default="observed"
+        What tells the accuracy of a decision: the rows' labels, or the probabilities of
+        ``estimator``, which must be calibrated and vary less where cells are small.
     cost : array-like, shape (n_classes, n_classes), or None
         Cost of each decision (column) at each label (row); None counts errors.
     client_weight : mapping of client to float, or None
@@ -119,8 +122,7 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
     n_fit_ : int
         Rows of the fit; under ``privacy`` the public number.
     private_ : bool
-        Whether the rule comes from a differentially private table. A rule that does not shows
-        small cells of the rows.
+        Whether the rule comes from a private table; one that does not shows small cells.
     privacy_ : PrivacyGuarantee
         Of the rule and everything else learnt here; not of ``estimator``.
     release_ : ContingencyRelease or None
@@ -179,6 +181,7 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         extra_bounds: Sequence[FairnessBound] = (),
         access: str = "aware",
         bins: int | Sequence[float] | None = 10,
+        labels: str = "observed",
         cost: ArrayLike | None = None,
         client_weight: Mapping[Any, float] | None = None,
         prefit: bool = True,
@@ -203,6 +206,7 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         self.extra_bounds = extra_bounds
         self.access = access
         self.bins = bins
+        self.labels = labels
         self.cost = cost
         self.client_weight = client_weight
         self.prefit = prefit
@@ -354,11 +358,11 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
 
         Notes
         -----
-        Accuracy and disparities are expectations over the rule's own draws, so that the
-        intervals cover the sampling of rows only (and the noise of ``privacy``).
+        Expectations over the rule's own draws: the intervals cover the sampling of rows, and
+        the noise of ``privacy``.
         """
         check_is_fitted(self, "rule_")
-        return _fit.certify(
+        return _fresh.certify(
             self, X, y, sensitive_features, client, confidence=confidence,
             n_resamples=n_resamples, random_state=random_state, privacy=privacy, ledger=ledger,
         )  # fmt: skip

@@ -30,6 +30,7 @@ _MOST_BYTES = 1 << 28
 _PLAIN = (
     "criterion", "eps_global", "eps_local", "gap_global", "gap_local", "access", "prefit", "cv",
     "unseen_client", "margin",
+    "labels",
 )  # fmt: skip
 
 
