@@ -15,6 +15,7 @@ from privfair.core.exceptions import (
     InvalidParameterError,
     InvalidTypeError,
     LengthMismatchError,
+    SolverError,
     UtilityWarning,
 )
 from privfair.fairness.aglfop import FairnessBound, fair_rule
@@ -27,6 +28,7 @@ from privfair.fairness.aglfop._measures import (
     largest_gap,
     pooled,
 )
+from privfair.fairness.aglfop._rule_program import RuleProgram
 
 ACCESS = ("aware", "client_blind", "group_blind", "blind")
 
@@ -308,6 +310,30 @@ def test_a_bound_next_to_zero_is_as_good_as_zero():
     near = fair_rule(p, FairnessBound(eps_global=1e-5))
     assert near.accuracy >= zero.accuracy
     assert near.achieved["global"] <= 1e-5
+
+
+def test_a_rule_outside_its_bounds_is_mixed_until_it_is_inside():
+    """What a solver of reduced accuracy may return: over a bound by one part in a thousand."""
+    p = table(0)
+    bound = FairnessBound(eps_global=0.01, gap_local=0.2)
+    program = RuleProgram(p, access="aware", bounds=[bound], cost=1.0 - np.eye(2),
+                          client_weight=np.ones(3), positive=1)  # fmt: skip
+    point = program.solve()
+    slack = 5e-4
+    for name in ("global", "gap_local"):
+        limit = {"global": point.informations["global"], "gap_local": point.gaps["local"]}[name]
+        program.gap_bounds["local"] = 1.0 if name == "global" else limit / (1 + slack)
+        asked = {"global": limit / (1 + slack)} if name == "global" else {}
+        mixed = program._inside(point.weights, asked)
+        np.testing.assert_allclose(mixed.sum(axis=1), 1.0)
+        x = mixed.ravel()
+        assert all(program.informations[n].value(x) <= e * (1 + 1e-9) for n, e in asked.items())
+        assert program.gap_of("local", x) <= program.gap_bounds["local"] * (1 + 1e-9)
+        assert np.abs(mixed - point.weights).max() <= 2 * slack
+        program.gap_bounds["local"] = 1.0 if name == "global" else limit / 1.1
+        far = {n: e / 1.1 for n, e in asked.items()}
+        with pytest.raises(SolverError, match="exceeds"):
+            program._inside(point.weights, far)
 
 
 def test_prices_are_what_a_little_more_buys():
