@@ -358,3 +358,46 @@ def test_empty_symbols_cost_nothing() -> None:
     assert parts(padded) == pytest.approx(parts(P), abs=1e-14)
     unique, _ = exact_unique(padded.sum(3), padded.sum(2))
     assert unique == pytest.approx(pid_from_joint(P).unique * np.log(2), abs=1e-14)
+
+
+# -- cost ---------------------------------------------------------------------------------
+def test_a_batch_takes_one_pass_and_linear_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loop over tables and no array of knots times symbols."""
+    import tracemalloc
+
+    sorts, original = [0], np.argsort
+
+    def counted(*args: object, **kwargs: object) -> np.ndarray:
+        sorts[0] += 1
+        return original(*args, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(np, "argsort", counted)
+    rng = np.random.default_rng(12)
+    counts = []
+    for batch in (1, 300):
+        sorts[0] = 0
+        pid_from_joint(random_tables(rng, (2, 2, 5), batch))
+        counts.append(sorts[0])
+    assert counts[0] == counts[1] > 0
+    P = random_tables(rng, (2, 2, 3000), 4)
+    tracemalloc.start()
+    pid_from_joint(P)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * P.nbytes < 4 * 3000 * 3000 * 8
+
+
+def test_arrays_load_neither_torch_nor_a_cone_solver() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import numpy as np, sys\n"
+        "from privfair.fairness.pid import pid_from_joint\n"
+        "pid_from_joint(np.full((2, 2, 2), 0.125)), pid_from_joint(np.full((3, 2, 2), 1 / 12))\n"
+        "print(sorted({'torch', 'cvxpy', 'clarabel', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
