@@ -26,6 +26,7 @@ from privfair.fairness.pid._uncertainty import (
     bootstrap_parts,
     corrected_parts,
     corrections,
+    hidden_unique,
     influences,
     normal_interval,
     part_values,
@@ -223,6 +224,8 @@ def _intervals(
             )
         else:
             low, high = normal_interval(centre[name], se[name], settings.confidence, signed=signed)
+        if name == "unique":
+            high += hidden_unique(table, values[name], centre[name])
         # The plug-in value is reported too, and a reader expects it within the interval.
         intervals[name] = (min(low, values[name]), max(high, values[name]))
     if any(boundary.values()):

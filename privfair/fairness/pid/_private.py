@@ -180,6 +180,10 @@ def analyse_release(
             intervals[name], boundary[name] = _interval(
                 drawn[name], values[name], centre[name], bias[name], settings.confidence, name
             )
+        # The client's curve, lifted by noise, hides at most this much of the unique part.
+        hidden = max(bias["redundant"] + bias["unique_client"] + bias["unique"], 0.0)
+        low, high = intervals["unique"]
+        intervals["unique"] = low, high + hidden
         how = f"parametric bootstrap of {size} released tables, through sampling and noise"
     return Analysis(
         values=values,

@@ -27,6 +27,7 @@ __all__ = [
     "bootstrap_parts",
     "corrected_parts",
     "corrections",
+    "hidden_unique",
     "influences",
     "normal_interval",
     "part_values",
@@ -80,6 +81,32 @@ def _joint(sums: Floats) -> tuple[Floats, Floats]:
 # --- bias -----------------------------------------------------------------------------------
 
 
+def information_bias(table: PIDTable) -> dict[str, Floats]:
+    """Return the bias of the plug-in informations of each stratum, in bits."""
+    shares, n = table.shares, np.maximum(table.effective_n, 1e-300)
+    overall, by_client = degrees_of_freedom(table.sums)
+    swapped, _ = degrees_of_freedom(np.swapaxes(table.sums, -1, -2))
+    degrees = {
+        "global_disparity": overall,
+        "local_disparity": by_client.sum(axis=-1),
+        "client_information": swapped,
+    }
+    return {
+        name: np.where(shares > 0, df / (2 * n), 0.0) / math.log(2) for name, df in degrees.items()
+    }
+
+
+def hidden_unique(table: PIDTable, value: float, centre: float) -> float:
+    """Return how much more the unique part may be than its centre, through bias alone.
+
+    The curve of the client is biased upwards, by as much as I(Z;S) is over all thresholds, and
+    hides that much of the unique part at most. Where it hides all of it there is no derivative
+    that a correction could follow, so that the upper end of its interval allows for the whole.
+    """
+    most = float(table.shares @ information_bias(table)["client_information"])
+    return max(value + most - centre, 0.0)
+
+
 def corrections(table: PIDTable, result: PIDResult, rows: dict[str, Floats]) -> Parts:
     """Return the first-order bias of the plug-in parts, in bits, the mean over the strata.
 
@@ -93,20 +120,11 @@ def corrections(table: PIDTable, result: PIDResult, rows: dict[str, Floats]) -> 
     I(Z;S) and the bias of I(Z;Yhat), for each of them is a sum of biases of convex pieces, and
     is cut there. NaN where the table is too large to delete from.
     """
-    shares, n = table.shares, np.maximum(table.effective_n, 1e-300)
-    overall, by_client = degrees_of_freedom(table.sums)
-    swapped, _ = degrees_of_freedom(np.swapaxes(table.sums, -1, -2))
-
-    def bits(degrees: NDArray[Any]) -> Floats:
-        return np.where(shares > 0, degrees / (2 * n), 0.0) / math.log(2)
-
-    decision, client = bits(overall), bits(swapped)
-    unique = np.clip(_jackknife(table, result, rows["unique"]), -client, decision)
-    return {
-        "global_disparity": float(shares @ decision),
-        "local_disparity": float(shares @ bits(by_client.sum(axis=-1))),
-        "client_information": float(shares @ client),
-        "unique": float(shares @ np.where(shares > 0, unique, 0.0)),
+    shares, known = table.shares, information_bias(table)
+    second = _jackknife(table, result, rows["unique"])
+    unique = np.clip(second, -known["client_information"], known["global_disparity"])
+    return {name: float(shares @ values) for name, values in known.items()} | {
+        "unique": float(shares @ np.where(shares > 0, unique, 0.0))
     }
 
 
