@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from privfair.core.estimate import Estimate
@@ -34,6 +34,15 @@ class Metric(ABC):
     references : tuple of str
         Author, year, identifier.
     """
+
+    together: Callable[..., Sequence[Estimate]] | None = None
+    """Estimates several metrics from one result: ``together(metrics, y_true=..., ...)``.
+
+    For metrics that are numbers of one expensive or private computation; None for others.
+    """
+
+    options: frozenset[str] = frozenset()
+    """Further keywords that ``together`` takes."""
 
     def __init__(
         self,

@@ -112,6 +112,20 @@ def test_standard_errors_of_strata_and_of_weights():
         assert np.std(drawn[name]) == pytest.approx(se, rel=0.12), name
 
 
+def test_standard_errors_see_that_strata_differ():
+    """Which stratum a row falls in moves the mean over the strata."""
+    share = np.array([0.3, 0.3, 0.4])
+    strong = 0.5 * np.array([[0.97, 0.03], [0.03, 0.97]])[:, :, None] * share
+    weak = 0.5 * np.array([[0.55, 0.45], [0.45, 0.55]])[:, :, None] * share
+    joint = np.stack([0.4 * strong, 0.6 * weak])
+    n, draws = 5000, 3000
+    sample = np.random.default_rng(3).multinomial(n, joint.reshape(-1), size=draws)
+    values = part_values(sample.reshape(draws, *joint.shape).astype(float))
+    found = errors_of(as_table(np.rint(joint * n).astype(int)))
+    for name in ("global_disparity", "local_disparity"):
+        assert found[name] == pytest.approx(np.std(values[name], ddof=1), rel=0.055), name
+
+
 def test_the_bootstrap_is_one_of_rows():
     table = as_table(np.rint(INTERIOR * 500).astype(int))
     drawn = bootstrap_parts(table, 4000, np.random.default_rng(0))

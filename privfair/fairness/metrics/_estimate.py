@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any, cast
 
 from privfair.core.estimate import Estimate
@@ -64,7 +65,8 @@ def estimate_all(
         Charged before the data are read.
     **options
         ``cuts``, ``missing_group``, ``min_count=30``, ``min_pos=10``, ``min_neg=10``,
-        ``n_bins=10``; see :class:`GroupTable`.
+        ``n_bins=10``; see :class:`GroupTable`. Columns that a metric requires (``client``, say)
+        and the options of metrics that share a result of their own go to those metrics.
 
     Returns
     -------
@@ -101,6 +103,7 @@ def estimate_all(
                 f"metrics must hold Metric objects, got {type(metric).__name__}. Import them "
                 "from privfair.fairness.metrics."
             )
+    others = _taken_out(chosen, options)
     settings = Options.of(
         {
             "confidence": confidence,
@@ -117,7 +120,21 @@ def estimate_all(
         "sensitive_features": sensitive_features,
         "sample_weight": sample_weight,
     }
+    rest = {
+        **{name: value for name, value in data.items() if name != "y_score"},
+        "pos_label": pos_label,
+        "confidence": confidence,
+        "n_resamples": n_resamples,
+        "random_state": random_state,
+        "groups": groups,
+        "ledger": ledger,
+        **others,
+    }
+    together = {metric.together for metric in chosen if metric.together is not None}
     if privacy is not None:
+        if len(together) == 1 and all(metric.together is not None for metric in chosen):
+            rest |= {name: options[name] for name in ("cuts", "missing_group") if name in options}
+            return list(next(iter(together))(chosen, **rest, privacy=privacy))
         for metric in chosen:
             if not isinstance(metric, ContextMetric) or metric.from_scores:
                 refuse(metric.name)
@@ -130,20 +147,30 @@ def estimate_all(
     for metric in chosen:  # bad scores are refused before anything is computed
         if isinstance(metric, ScoreMetric | CalibrationGap):
             metric.read(context)
+    shared: dict[str, Estimate] = {}
+    for make in together:
+        mine = [metric for metric in chosen if metric.together is make]
+        given = {name: options[name] for name in ("cuts", "missing_group") if name in options}
+        found = make(mine, **rest, **given)
+        shared |= {metric.name: one for metric, one in zip(mine, found, strict=True)}
     results = []
     for metric in chosen:
+        if metric.name in shared:
+            results.append(shared[metric.name])
+            continue
         if isinstance(metric, ContextMetric):
             results.append(metric.checked(context))
             continue
-        results.append(
-            metric.estimate(
-                **{k: v for k, v in data.items() if k != "y_score"},
-                pos_label=1 if pos_label is DEFAULT_POS_LABEL else pos_label,
-                confidence=confidence,
-                n_resamples=n_resamples,
-                random_state=random_state,
-                groups=groups,
-                ledger=ledger,
-            )
-        )
+        columns = {name: value for name, value in others.items() if name in metric.requires}
+        own = {name: value for name, value in rest.items() if name not in others}
+        own["pos_label"] = 1 if pos_label is DEFAULT_POS_LABEL else pos_label
+        results.append(metric.estimate(**own, **columns))
     return results
+
+
+def _taken_out(metrics: list[Metric], options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of ``options`` what only metrics beyond the group table understand."""
+    known = {name for m in metrics if not isinstance(m, ContextMetric) for name in m.requires}
+    known |= {name for m in metrics if m.together is not None for name in m.options}
+    own = {f.name for f in fields(Options)}
+    return {name: options.pop(name) for name in sorted(known - own) if name in options}

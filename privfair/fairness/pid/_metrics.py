@@ -124,8 +124,8 @@ class PIDMetric(Metric):
         """Return the value with its interval; see :func:`pid_estimates` for all five at once."""
         return pid_estimates(
             [self],
-            y_true,
-            y_pred,
+            y_true=y_true,
+            y_pred=y_pred,
             sensitive_features=sensitive_features,
             sample_weight=sample_weight,
             pos_label=pos_label,
@@ -140,10 +140,10 @@ class PIDMetric(Metric):
 
 
 def pid_estimates(
-    metrics: Sequence[PIDMetric],
-    y_true: Any,
-    y_pred: Any,
+    metrics: Sequence[Metric],
     *,
+    y_pred: Any,
+    y_true: Any = None,
     sensitive_features: Any = None,
     client: Any = None,
     sample_weight: Any = None,
@@ -188,6 +188,10 @@ def _against_rest(y_pred: Any, pos_label: Any) -> Any:
             "check the spelling and the type."
         )
     return hit.astype(np.int64)
+
+
+PIDMetric.together = staticmethod(pid_estimates)
+PIDMetric.options = frozenset(_TABLE) | frozenset(_OTHER)
 
 
 def _constant(name: str, definition: str) -> PIDMetric:
