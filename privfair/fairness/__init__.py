@@ -9,8 +9,10 @@ __getattr__, __dir__, __all__ = attach(
         "_release": ["join_clients", "release_contingency"],
         "_pairwise": ["pairwise_differences"],
         "aglfop": [
+            "AGLFOP",
             "AGLFOPPostProcessor",
             "AGLFOPResult",
+            "AGLFOPSurface",
             "FairRule",
             "FairnessBound",
             "fair_rule",

@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "_bounds": ["FairnessBound"],
+        "_estimator": ["AGLFOP"],
+        "_frontier": ["AGLFOPSurface"],
         "_oracle": ["aglfop"],
         "_postprocessor": ["AGLFOPPostProcessor"],
         "_result": ["AGLFOPResult"],

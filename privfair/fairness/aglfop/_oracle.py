@@ -60,6 +60,7 @@ def result_of(
     eps_local: float | None,
     unit: str,
     status: str | None = None,
+    price_client: dict[Any, float] | None = None,
 ) -> AGLFOPResult:
     """Return a solved point (nats) as a result in the asked unit."""
     nats = LN2 if unit == "bits" else 1.0
@@ -78,6 +79,7 @@ def result_of(
         status=status or point.status,
         n_iter=point.n_iter,
         unit=unit,
+        price_client=price_client or {},
     )
 
 

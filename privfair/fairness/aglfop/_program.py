@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core.exceptions import SolverError
-from privfair.fairness.aglfop._cones import Builder, Information, pooled_map
+from privfair.fairness.aglfop._cones import Assembled, Builder, Information, pooled_map
 from privfair.fairness.aglfop._solver import BudgetProgram, Solution
 
 __all__ = ["OraclePoint", "OracleProgram"]
@@ -34,6 +34,7 @@ GAP_REDUCED = 5e-3
 # well; there the answer lies between those at zero and at this bound, see ``_between``.
 AS_ZERO = 1e-13
 NEARLY_ZERO = 1e-5
+SMALL = 1e-3  # likewise where the solver fails below this
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +148,18 @@ class OracleProgram:
         }
         held = {name for name, eps in needed.items() if eps <= AS_ZERO}
         tiny = {name: e for name, e in needed.items() if name not in held and e < NEARLY_ZERO}
+        factor = NEARLY_ZERO / min(tiny.values()) if tiny else 2.0
         if not tiny:
-            return self._attempt(asked, needed, held)
-        return self._between(asked, needed, held, tiny)
+            try:
+                return self._attempt(asked, needed, held)
+            except SolverError:
+                tiny = {name: e for name, e in needed.items() if name not in held and e < SMALL}
+                if not tiny:
+                    raise
+        try:
+            return self._between(asked, needed, held, tiny, factor)
+        except SolverError:  # the wider bounds were the trouble: try some that are wider still
+            return self._between(asked, needed, held, tiny, 3.0 * factor)
 
     def _attempt(
         self, asked: dict[str, float], needed: dict[str, float], held: set[str]
@@ -167,15 +177,16 @@ class OracleProgram:
         needed: dict[str, float],
         held: set[str],
         tiny: dict[str, float],
+        widened: float,
     ) -> OraclePoint:
         """Answer bounds so small that a cone solver loses its digits.
 
         Near zero an information is quadratic in the distance from independence. So the mixture
-        of the answers at zero and at ``NEARLY_ZERO`` that just keeps the bounds is close to the
-        best, and the potentials of both, at prices for these bounds, prove how close.
+        of the answers at zero and at the bounds times ``widened`` that just keeps the bounds is
+        close to the best, and the potentials of both, at prices for these bounds, prove how
+        close.
         """
-        factor = NEARLY_ZERO / min(tiny.values())
-        wider = {name: eps * factor if name in tiny else eps for name, eps in needed.items()}
+        wider = {name: eps * widened if name in tiny else eps for name, eps in needed.items()}
         zero = self._attempt(asked | dict.fromkeys(tiny, 0.0), needed, held | set(tiny))
         some = self._attempt(asked | {n: wider[n] for n in tiny}, wider, held)
         low, high = 0.0, 1.0
@@ -202,6 +213,10 @@ class OracleProgram:
         )  # fmt: skip
 
     def _build(self, key: tuple[tuple[str, bool], ...]) -> BudgetProgram:
+        return BudgetProgram(self.assembled(key), tol=self.tol)
+
+    def assembled(self, key: tuple[tuple[str, bool], ...]) -> Assembled:
+        """Return the matrices with these informations, bounded or (True) held at zero."""
         n_k = self.labels.size
         n_cells = self.z.size
         n_w = n_cells * n_k
@@ -220,7 +235,7 @@ class OracleProgram:
         builder.below(-own, np.zeros(n_w))
         for name, exact in key:
             builder.information(self.informations[name], exact=exact)
-        return BudgetProgram(builder.build(), tol=self.tol)
+        return builder.build()
 
     # -- checking -------------------------------------------------------------------------
     def _perfect(self, asked: dict[str, float]) -> OraclePoint:
@@ -247,10 +262,7 @@ class OracleProgram:
                 "bounds.",
                 status=found.status,
             )
-        rate = np.maximum(rate, 0.0)
-        rate /= rate.sum(axis=1, keepdims=True)
-        masses = np.zeros(self.p.shape)
-        masses[self.z[:, None], self.s[:, None], self.labels] = rate * self._cell_weight[:, None]
+        masses = self.masses_of(found.x)
         values = self.informations_of(masses)
         self._check(asked, values, self.error_of(masses), found)
         share = max(
@@ -308,6 +320,38 @@ class OracleProgram:
                 f"(status {found.status}).",
                 status=found.status,
             )
+
+    def masses_of(self, x: Array) -> Array:
+        """Return m(z, s, k) of a solution, exact in the cell masses."""
+        n_k = self.labels.size
+        rate = np.maximum(x[: self.z.size * n_k].reshape(-1, n_k), 0.0)
+        rate /= rate.sum(axis=1, keepdims=True)
+        masses = np.zeros(self.p.shape)
+        masses[self.z[:, None], self.s[:, None], self.labels] = rate * self._cell_weight[:, None]
+        return masses
+
+    def label_charges(self, point: OraclePoint) -> Array:
+        """Return what one row of (z, s, label) adds to the error, shape (n_z, n_s, n_k).
+
+        The influence of a cell's mass on the optimal error, up to a constant: by the envelope
+        theorem that of the lower bound with its potentials fixed, min(h(k), flip + min_k h).
+        Where a bound is exactly zero the potentials are shifted so that the shares of the groups
+        among the bound's contexts have no influence of their own, as they have none elsewhere.
+        """
+        potentials = dict(point.potentials)
+        for name, h in potentials.items():
+            if point.bounds.get(name) == 0.0:
+                info = self.informations[name]
+                rate = point.masses[self.z, self.s][:, self.labels] / self._cell_weight[:, None]
+                decided = info.joint(rate.ravel()).sum(axis=0)
+                decided = decided / np.maximum(decided.sum(axis=-1, keepdims=True), 1e-300)
+                potentials[name] = h - (decided * h).sum(axis=-1, keepdims=True)
+        h = self.cost_of_outcomes(potentials)
+        flip = self.flip[self.z, self.s][:, None]
+        charges = np.zeros(self.p.shape)
+        best = np.minimum(h, flip + h.min(axis=1, keepdims=True))
+        charges[self.z[:, None], self.s[:, None], self.labels] = best
+        return charges
 
     def _status(self, gap: float, solver_status: str) -> str:
         if not gap <= GAP_REDUCED:

@@ -79,6 +79,8 @@ class AGLFOPResult:
     bound_only : bool
         True: an oracle knows the labels. The accuracy bounds what any classifier can reach on
         these data, and need not be reachable.
+    price_client : dict
+        Prices of bounds on single clients, where there are any.
     """
 
     error: float
@@ -96,6 +98,7 @@ class AGLFOPResult:
     n_iter: int
     unit: str = "bits"
     bound_only: bool = True
+    price_client: dict[Any, float] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:

@@ -8,7 +8,7 @@ the weights of every context are data, which is all that the cones of ``_cones``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class RulePoint:
         Whether only a combination of the prices is determined.
     status : str
     n_iter : int
+    potentials : dict
+        Normalised dual potentials, for planes below the whole surface.
     """
 
     bounds: dict[str, float]
@@ -71,6 +73,7 @@ class RulePoint:
     degenerate: bool
     status: str
     n_iter: int
+    potentials: dict[str, Array] = field(default_factory=dict)
 
 
 class RuleProgram:
@@ -294,7 +297,18 @@ class RuleProgram:
             if not np.isfinite(price):
                 flat = np.abs(potentials[name]).max() <= 1e-6
                 prices[name] = 0.0 if flat else np.inf
-        return self._point(asked, weights, lower, prices, degenerate, found.status, found.n_iter)
+        point = self._point(asked, weights, lower, prices, degenerate, found.status, found.n_iter)
+        return replace(point, potentials=potentials)
+
+    def lower_bound(
+        self,
+        potentials: Mapping[str, Array],
+        prices: Mapping[str, float],
+        bounds: Mapping[str, float],
+    ) -> float:
+        """Return a proven lower bound of the cost at ``bounds`` (nats), without linear gaps."""
+        reduced = self._reduced_cost(potentials, np.zeros(self.cost.size))
+        return float(reduced.min(axis=1).sum()) - sum(p * bounds[n] for n, p in prices.items())
 
     def _programs_first_row(self, found: Solution) -> int:
         """Return where the rows of linear gaps begin: after all equalities."""

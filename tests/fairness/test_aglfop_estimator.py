@@ -1,0 +1,279 @@
+"""AGLFOP on rows: what it reads, what it answers, how sure it is, what it draws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+from privfair.accounting import Ledger
+from privfair.core.exceptions import (
+    DataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    LabelError,
+    SensitiveFeatureError,
+)
+from privfair.core.privacy import Budget
+from privfair.fairness import AGLFOP
+from privfair.fairness.aglfop import aglfop
+from privfair.fairness.aglfop._program import OracleProgram
+from privfair.fairness.aglfop._ties import least_disparity
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n = 4000
+    sex, site = rng.choice(["f", "m"], n), rng.choice(["a", "b", "c"], n, p=[0.5, 0.3, 0.2])
+    y = (rng.random(n) < 0.3 + 0.2 * (sex == "m") - 0.25 * (sex == "m") * (site == "c")).astype(
+        int
+    )
+    score = np.clip(0.2 + 0.4 * y + 0.1 * (sex == "m") + rng.normal(0, 0.2, n), 0, 1)
+    return {"y": y, "sensitive_features": sex, "client": site, "score": score}
+
+
+@pytest.fixture(scope="module")
+def data(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in rows.items() if name != "score"}
+
+
+@pytest.fixture(scope="module")
+def limits(data: dict[str, np.ndarray]) -> AGLFOP:
+    return AGLFOP().fit(**data)
+
+
+def test_the_table_is_the_rows(limits: AGLFOP, data: dict[str, np.ndarray]) -> None:
+    assert limits.groups_ == ("f", "m") and limits.clients_ == ("a", "b", "c")
+    for i, z in enumerate(limits.groups_):
+        for j, s in enumerate(limits.clients_):
+            for k in (0, 1):
+                share = np.mean(
+                    (data["sensitive_features"] == z) & (data["client"] == s) & (data["y"] == k)
+                )
+                assert limits.p_[i, j, k] == pytest.approx(share)
+    frame = pd.DataFrame(data)
+    again = AGLFOP().fit(
+        frame["y"], sensitive_features=frame["sensitive_features"], client=frame["client"]
+    )
+    assert np.array_equal(again.p_, limits.p_)
+    assert not limits.private_ and math.isinf(limits.privacy_.epsilon)
+
+
+def test_weights_count_like_repeated_rows(data: dict[str, np.ndarray]) -> None:
+    weight = np.random.default_rng(1).integers(0, 3, len(data["y"]))
+    weighted = AGLFOP().fit(**data, sample_weight=weight)
+    repeated = AGLFOP().fit(**{name: np.repeat(value, weight) for name, value in data.items()})
+    assert np.allclose(weighted.p_, repeated.p_)
+
+
+def test_answers_are_those_of_the_table(limits: AGLFOP) -> None:
+    direct = aglfop(limits.p_, 0.003, 0.01)
+    answer = limits.solve(0.003, 0.01)
+    assert answer.error == pytest.approx(direct.error, abs=1e-9)
+    assert limits.solve(limits.label_global_disparity_, limits.label_local_disparity_).error == 0
+
+
+def test_a_client_can_be_bounded_alone(limits: AGLFOP) -> None:
+    mean = limits.solve(eps_local=0.004)
+    strict = limits.solve(eps_local=0.004, eps_client={"b": 0.0005})
+    only = limits.solve(eps_client={"b": 0.0005})
+    assert strict.error > mean.error + 1e-4 and only.error <= strict.error + 1e-9
+    assert strict.price_client["b"] > 0
+    inside = strict.joint[:, 1] / strict.joint[:, 1].sum()
+    outer = inside.sum(1, keepdims=True) * inside.sum(0)
+    assert (inside * np.log2(inside / outer)).sum() <= 0.0005 + 1e-9
+    with pytest.raises(InvalidParameterError, match="eps_client names 1 clients"):
+        limits.solve(eps_client={"z": 0.1})
+
+
+def test_a_grid_is_a_table_of_answers(limits: AGLFOP) -> None:
+    found = limits.frontier(grid=([None, 0.0, 0.002], [None, 0.004]))
+    assert len(found) == 6 and found["accuracy"].max() == 1.0
+    last = found.iloc[-1]
+    answer = limits.solve(0.002, 0.004)
+    assert last["accuracy"] == pytest.approx(answer.accuracy, abs=1e-8)
+    assert last["price_local"] == pytest.approx(answer.price_local, abs=1e-3)
+    assert found.iloc[0]["status"] == "labels_feasible"
+
+
+@pytest.mark.parametrize("bounds", [(0.004, None), (0.0, None), (0.002, 0.003), (0.0, 0.0)])
+def test_the_delta_method_agrees_with_the_bootstrap(
+    limits: AGLFOP, bounds: tuple[float | None, float | None]
+) -> None:
+    """150 resamples know a standard deviation to 6 %; four of these are allowed."""
+    delta = limits.estimate(*bounds)
+    boot = limits.estimate(*bounds, method="bootstrap", n_resamples=150, random_state=0)
+    ratio = delta.details["standard_error"] / boot.details["standard_error"]
+    assert 0.76 < ratio < 1.3
+    assert delta.low < delta.value < delta.high and boot.low < boot.high
+    assert [delta.value, boot.value] == pytest.approx(
+        [limits.solve(*bounds).accuracy] * 2, abs=1e-8
+    )
+    assert boot.details["failed"] == 0 and delta.n == 4000
+
+
+def test_fixed_clients_vary_less_or_alike(limits: AGLFOP) -> None:
+    fixed = limits.estimate(
+        0.004, method="bootstrap", n_resamples=60, by_client=True, random_state=0
+    )
+    assert fixed.low < fixed.value + 0.02 and fixed.details["standard_error"] > 0
+
+
+def test_where_nothing_is_lost_no_normal_interval_is_given(limits: AGLFOP) -> None:
+    free = limits.estimate(0.5, 0.5)
+    assert free.status == "boundary" and free.value == 1.0 and math.isnan(free.low)
+
+
+def test_ties_go_to_the_least_disparity(limits: AGLFOP, data: dict[str, np.ndarray]) -> None:
+    tied = AGLFOP(tie_break="least_disparity").fit(**data)
+    for bounds in ((0.004, None), (None, 0.003), (0.0, None), (0.0, 0.0), (0.01, 0.001)):
+        plain, least = limits.solve(*bounds), tied.solve(*bounds)
+        assert least.accuracy == pytest.approx(plain.accuracy, abs=1e-8)
+        before = plain.global_disparity + plain.local_disparity
+        after = least.global_disparity + least.local_disparity
+        assert after <= before + 1e-9
+        for eps, value in zip(
+            bounds, (least.global_disparity, least.local_disparity), strict=True
+        ):
+            assert eps is None or value <= eps + 1e-6
+    # Not the first best: bounded globally only, local disparity can be had for free.
+    table = np.zeros((2, 2, 2))
+    table[:, 0] = [[0.2, 0.05], [0.1, 0.15]]
+    table[:, 1] = [[0.2, 0.05], [0.1, 0.15]]
+    program = OracleProgram(table)
+    point = program.solve({"global": 0.01})
+    least_point = least_disparity(program, point)
+    assert least_point.informations["local"] == pytest.approx(0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "criterion", ["demographic_parity", "equalized_odds", "equal_opportunity"]
+)
+def test_a_model_is_below_the_oracle(
+    criterion: str, rows: dict[str, np.ndarray], limits: AGLFOP
+) -> None:
+    model = AGLFOP(mode="model", criterion=criterion, bins=6).fit(
+        rows["y"], sensitive_features=rows["sensitive_features"], client=rows["client"],
+        y_score=rows["score"],
+    )  # fmt: skip
+    free = model.p_.max(axis=2).sum()
+    assert model.solve().accuracy == pytest.approx(free, abs=1e-9)
+    bound = model.solve(0.001, 0.002)
+    assert bound.accuracy < free
+    if criterion == "demographic_parity":
+        assert bound.accuracy <= limits.solve(0.001, 0.002).accuracy
+    model.frontier(n=8, tol=2e-3)
+    low, high = model.surface_.bounds(0.001, 0.002)
+    assert low - 1e-7 <= 1 - bound.accuracy <= high + 1e-7
+    assert model.surface_.gap <= 2e-3
+
+
+def test_predicted_classes_are_scores_too(rows: dict[str, np.ndarray]) -> None:
+    model = AGLFOP(mode="model", bins=None).fit(
+        rows["y"], sensitive_features=rows["sensitive_features"],
+        y_score=(rows["score"] > 0.5).astype(int),
+    )  # fmt: skip
+    assert model.p_.shape == (2, 1, 2, 2) and model.clients_ == ("all",)
+    assert model.solve(0.0).accuracy > 0.5
+
+
+def test_a_private_fit_is_charged_once_and_carries_its_noise(data: dict[str, np.ndarray]) -> None:
+    ledger = Ledger()
+    private = AGLFOP(
+        privacy=Budget(epsilon=1.0), groups=["f", "m"], clients=["a", "b", "c"], classes=[0, 1],
+        ledger=ledger,
+    ).fit(**data)  # fmt: skip
+    assert private.private_ and private.privacy_.epsilon <= 1.0
+    spent = len(ledger.entries())
+    assert spent > 0
+    private.frontier(n=6, tol=5e-3)
+    private.solve(0.0, 0.001)
+    wide = private.estimate(0.004, method="bootstrap", n_resamples=30, random_state=0)
+    assert len(ledger.entries()) == spent
+    assert wide.privacy is private.privacy_ and wide.low < wide.high
+    assert abs(wide.value - AGLFOP().fit(**data).solve(0.004).accuracy) < 0.05
+    with pytest.raises(InvalidParameterError, match="bootstrap"):
+        private.estimate(0.004)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "changes", "error", "text"),
+    [
+        ({"criterion": "equalized_odds"}, {}, InvalidParameterError, "mode='model'"),
+        ({"criterion": "equal_opportunity"}, {}, InvalidParameterError, "error 0"),
+        ({"criterion": "dp"}, {}, InvalidParameterError, "criterion"),
+        ({"mode": "models"}, {}, InvalidParameterError, "Did you mean 'model'"),
+        ({"mode": "model"}, {}, InvalidParameterError, "needs y_score"),
+        ({"tie_break": "first"}, {}, InvalidParameterError, "tie_break"),
+        ({"tol": 0}, {}, InvalidParameterError, "tol"),
+        ({}, {"y_score": np.zeros(4000)}, InvalidParameterError, "does not use it"),
+        ({}, {"y": None}, LabelError, "y is None"),
+        ({}, {"y": np.zeros(3)}, DataError, "rows"),
+        ({}, {"sensitive_features": None}, SensitiveFeatureError, "sensitive_features"),
+        ({}, {"y": np.full(4000, np.nan)}, LabelError, "missing"),
+        ({}, {"y": np.linspace(0, 1, 4000)}, LabelError, "50 distinct"),
+        ({"groups": ["f"]}, {}, SensitiveFeatureError, "declared groups"),
+        ({"clients": ["a", "b"]}, {}, DataError, "declared clients"),
+        ({"classes": [0]}, {}, LabelError, "y"),
+        ({"privacy": 1.0}, {}, InvalidTypeError, "Budget"),
+        ({"privacy": Budget(1.0)}, {}, InvalidParameterError, "groups is None"),
+        ({"privacy": Budget(1.0), "groups": ["f", "m"]}, {}, InvalidParameterError, "classes"),
+        (
+            {"privacy": Budget(1.0), "groups": ["f", "m"], "classes": [0, 1]}, {},
+            InvalidParameterError, "clients is None",
+        ),
+        (
+            {"privacy": Budget(1.0), "groups": ["f", "m"], "classes": [0, 1],
+             "clients": ["a", "b", "c"]},
+            {"sample_weight": np.ones(4000)}, InvalidParameterError, "sample_weight",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_fitted_is_refused(
+    parameters: dict, changes: dict, error: type, text: str, data: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(error, match=text):
+        AGLFOP(**parameters).fit(**{**data, **changes})
+
+
+def test_what_cannot_be_estimated_is_refused(limits: AGLFOP, data: dict[str, np.ndarray]) -> None:
+    with pytest.raises(InvalidParameterError, match="method"):
+        limits.estimate(0.1, method="jackknife")
+    weighted = AGLFOP().fit(**data, sample_weight=np.ones(4000))
+    for method in ("delta", "bootstrap"):
+        with pytest.raises(InvalidParameterError, match="weight"):
+            weighted.estimate(0.004, method=method)
+    with pytest.raises(InvalidParameterError, match="n must be at least 2"):
+        limits.frontier(1)
+
+
+def test_it_is_an_estimator() -> None:
+    from sklearn.exceptions import NotFittedError
+
+    limits = AGLFOP(tie_break="least_disparity", tol=1e-7)
+    assert clone(limits).get_params() == limits.get_params()
+    with pytest.raises(NotFittedError):
+        limits.solve(0.1)
+
+
+def test_pictures_show_the_surface(limits: AGLFOP) -> None:
+    ax = limits.plot_surface()
+    assert "not achievable" in ax.get_title() and ax.get_xlabel().endswith("bits")
+    figure = limits.plot_surface(parts=True, n=4)
+    titles = [axes.get_title() for axes in figure.axes]
+    for part in ("unique", "redundant", "masked"):
+        assert any(title.startswith(part) for title in titles)
+
+
+def test_bars_add_up_to_the_global_disparity(limits: AGLFOP, data: dict[str, np.ndarray]) -> None:
+    ax = limits.plot_parts([(None, None), (0.003, 0.003)])
+    widths = np.array([[bar.get_width() for bar in group] for group in ax.containers])
+    labels = limits.label_global_disparity_
+    assert widths[0, 0] + widths[1, 0] == pytest.approx(labels, abs=1e-6)
+    tied = AGLFOP(tie_break="least_disparity").fit(**data).solve(0.003, 0.003)
+    assert widths[0, 1] + widths[1, 1] == pytest.approx(tied.global_disparity, abs=1e-6)
+    assert widths[0, 1] + widths[2, 1] == pytest.approx(tied.local_disparity, abs=1e-6)
