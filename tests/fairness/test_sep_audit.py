@@ -355,6 +355,7 @@ def test_bad_rules_are_refused(make, error, words) -> None:
         ({"protected": True}, InvalidParameterError, "protected"),
         ({"y_true": [1, 0, 1, 0]}, DataError, "one label"),
         ({"y_true": [0, 1, 0, 1]}, DataError, "one label"),
+        ({"y_true": [1, 0, 1, 0], "ses": [False, True, False, True]}, DataError, "one label"),
         (
             {"ses": POOR, "ses_features": {"capital": [1, 2, 3, 4]}, "label_columns": ["capital"]},
             InvalidParameterError,
