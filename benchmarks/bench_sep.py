@@ -4,8 +4,8 @@ Official split, complete rows, linear models without sex and race. For both rule
 (capital gain, education) and both notions (SEP; CSEP with 40 weekly hours): no constraint, the
 augmented Lagrangian on scores, on a surrogate of decisions, with randomised thresholds on top; the
 reduction of Agarwal et al. (2018); randomised thresholds on the unconstrained model. Then the
-private penalty at epsilon 1, 3 and 8 (public schema, its bins, delta 1e-5, three runs with unseeded
-noise) beside the private model without it and the non-private twin.
+private penalty at epsilon 1, 3 and 8 (public schema, its bins, delta 1e-5, three runs with
+unseeded noise) beside the private model without it and the non-private twin.
 
 Per run: test accuracy of decisions, largest test gap of scores and of decisions with its 95 %
 interval, and the selection rate of underprivileged women in the target set. Settings are the
