@@ -360,6 +360,8 @@ def test_everything_is_json_and_the_report_says_what_it_must():
     text = found.report()
     for words in (
         "BROJA",
+        "G-test",
+        "permutation",
         "Nothing here is causal",
         "do not make the whole fair",
         "does not make every client fair",

@@ -213,6 +213,25 @@ def _tables(data: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
         title = f"Clients (the {MOST_CLIENTS} of {len(clients)} that add most to the local part)"
     columns = ["client", "share", "I(Z;Yhat) bits", "gap of rates", "at most", "note"]
     out.append((title, columns, [everything, *rows]))
+    out.append(("Groups", ["group", "rows"], [[g["group"], str(g["n"])] for g in data["groups"]]))
+    tests = _tests(data)
+    if tests:
+        out.append(("Is there any disparity?", ["test", "global", "local"], tests))
+    return out
+
+
+def _tests(data: dict[str, Any]) -> list[list[str]]:
+    """Return the lines of the tests that were made."""
+    out = []
+    if data["p_value_global"] is not None:
+        p = [f"p = {data[f'p_value_{where}']:.3g}" for where in ("global", "local")]
+        out.append(["permutation", *p])
+    if data["g_test"] is not None:
+        p = []
+        for where in ("global", "local"):
+            value, df = (data["g_test"][f"{where}_{name}"] for name in ("p_value", "df"))
+            p.append("-" if value is None else f"p = {value:.3g}, {df} d.f.")
+        out.append(["G-test", *p])
     return out
 
 
