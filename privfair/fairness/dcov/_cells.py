@@ -118,7 +118,7 @@ def cells_dcov_sq(
 def as_scores(pred: Any) -> tuple[Tensor, bool]:
     """Return one-dimensional floating scores, and whether a tensor was given."""
     given = isinstance(pred, torch.Tensor)
-    scores = pred if given else torch.as_tensor(np.asarray(pred))
+    scores = pred if given else torch.as_tensor(np.require(pred, requirements=["C", "W"]))
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
     if scores.ndim != 1:
@@ -133,7 +133,9 @@ def as_scores(pred: Any) -> tuple[Tensor, bool]:
 
 
 def _codes(codes: Any, scores: Tensor) -> Tensor:
-    out = codes if isinstance(codes, torch.Tensor) else torch.as_tensor(np.asarray(codes))
+    out = codes
+    if not isinstance(codes, torch.Tensor):
+        out = torch.as_tensor(np.require(codes, requirements=["C", "W"]))
     if out.ndim != 1 or out.is_floating_point() or out.dtype == torch.bool:
         raise DataError("cell_codes must be whole numbers, one per row.")
     if len(out) != len(scores):
@@ -146,6 +148,8 @@ def _codes(codes: Any, scores: Tensor) -> Tensor:
 def _weights(weight: Any, scores: Tensor) -> Tensor | None:
     if weight is None:
         return None
+    if not isinstance(weight, torch.Tensor):
+        weight = np.require(weight, dtype=float, requirements=["C", "W"])
     out = torch.as_tensor(weight).detach().to(device=scores.device, dtype=torch.float64)
     if out.shape != scores.shape:
         raise LengthMismatchError(f"sample_weight must have {len(scores)} rows.")
@@ -194,7 +198,7 @@ def integrate(
     if n < 4 * n_cells or bool((gaps == 0).any()):
         value, drop = _with_ties(ordered, cell, mass, form, line)
     else:
-        steps = _levels(cell, mass, form, line)
+        steps = levels(cell, mass, form, line)
         value = gaps @ steps[:-1]
         drop = -steps
         drop[1:] += steps[:-1]
@@ -205,7 +209,7 @@ def integrate(
     return value, out
 
 
-def _levels(cell: Tensor, mass: Tensor | None, form: Any, line: Any) -> Tensor:
+def levels(cell: Tensor, mass: Tensor | None, form: Any, line: Any) -> Tensor:
     """Return the quadratic function after each record in order, by its eigenvectors."""
     values, vectors = np.linalg.eigh(form)
     keep = np.abs(values) > len(values) * np.finfo(float).eps * np.abs(values).max(initial=0.0)

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from privfair.fairness.dcov._encoder import AttributeEncoder
 
-__all__ = ["Inputs", "attribute_rows", "check_exponent", "distinct_rows", "ecdf", "read_inputs"]
+__all__ = [
+    "Inputs",
+    "attribute_rows",
+    "check_exponent",
+    "distinct_rows",
+    "ecdf",
+    "read_inputs",
+    "writable",
+]
 
 MAX_CELLS = 1024
 
@@ -101,7 +109,7 @@ def _tensor(value: Any, name: str, device: torch.device | None) -> Tensor:
             )
         if array.dtype.kind != "f" or array.dtype.itemsize < 4:
             array = array.astype(np.float64)
-        out = torch.as_tensor(np.ascontiguousarray(array), device=device)
+        out = torch.as_tensor(writable(array), device=device)
     if out.ndim == 1:
         out = out[:, None]
     if out.ndim != 2 or out.shape[1] == 0:
@@ -109,6 +117,11 @@ def _tensor(value: Any, name: str, device: torch.device | None) -> Tensor:
     if not bool(torch.isfinite(out.detach()).all()):
         raise DataError(f"{name} must be finite in every row, got NaN or inf.")
     return out
+
+
+def writable(array: np.ndarray) -> np.ndarray:
+    """Return the array, or a copy where torch would warn: read-only memory of a data frame."""
+    return np.require(array, requirements=["C", "W"])
 
 
 def attribute_rows(attrs: Sequence[Any], encoder: AttributeEncoder | None) -> dict[str, Any]:
