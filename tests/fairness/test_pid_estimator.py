@@ -418,3 +418,24 @@ def test_bars_add_up():
     assert ends[1] == pytest.approx(found.global_disparity_)
     assert ends[3] == pytest.approx(found.local_disparity_)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["global", "local"]
+
+
+def test_a_table_too_large_to_delete_from_says_so(monkeypatch):
+    y, z, s = simulated(900)
+    want = fit(y, z, s)
+    monkeypatch.setattr("privfair.fairness.pid._uncertainty._JACKKNIFE_ENTRIES", 10)
+    found = fit(y, z, s)
+    estimate = found.to_estimates()[0]
+    assert math.isnan(estimate.details["bias"])
+    assert estimate.to_dict()["details"]["bias"] is None
+    assert found.corrected_["global_disparity"] == want.corrected_["global_disparity"]
+    assert "of this size is not corrected" in found.report()
+    json.loads(found.report("json"))
+
+
+def test_a_torch_device_gives_what_numpy_gives():
+    y, z, s = simulated(900)
+    a, b = fit(y, z, s), fit(y, z, s, device="cpu")
+    for name in PARTS:
+        assert getattr(a, f"{name}_") == pytest.approx(getattr(b, f"{name}_"), abs=1e-12)
+        assert a.ci_[name] == pytest.approx(b.ci_[name], abs=1e-9)
