@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from privfair.core.exceptions import (
     InvalidParameterError,
     InvalidTypeError,
@@ -321,6 +323,9 @@ def _assemble(ctx: AuditContext, sections: list[SectionResult], created: str) ->
             for c in ctx.singles()
         },
     }
+    if ctx.clients is not None and not ctx.private and ctx.config.min_cell is None:
+        sizes = np.bincount(ctx.clients.codes, minlength=len(ctx.clients.labels))
+        counts["clients"] = dict(zip(ctx.clients.labels, sizes.tolist(), strict=True))
     title = clean_text(ctx.config.title or "") or f"Audit of {ctx.dataset.name}"
     return AuditResult(
         title=title,

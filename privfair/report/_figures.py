@@ -188,7 +188,8 @@ def _lines(figure: Figure) -> Canvas:
     """
     spec = figure.spec
     panels: list[dict[str, Any]] = spec["panels"]
-    names = list(dict.fromkeys(column(figure, "series")))
+    # What is in the data and no series is told by marks of its own (points).
+    names = spec.get("series") or list(dict.fromkeys(column(figure, "series")))
     per_row = 3 if len(panels) >= 3 else len(panels)
     left, gap, top = 52, 58, 34 if len(names) > 1 else 12
     title = 24 if len(panels) > 1 else 6

@@ -39,7 +39,7 @@ __all__ = [
     "Value",
 ]
 
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
 """Of the JSON: a new major version means that older readers must refuse the file."""
 
 SECTION_STATUSES = ("ok", "insufficient_data", "not_applicable", "failed")
@@ -189,7 +189,8 @@ class AuditResult(Record):
     models : tuple of ModelInfo
         The first one is the subject; identifiers of findings about others carry ``@model``.
     counts : dict
-        ``n_rows``, ``n_positive`` and ``groups`` per attribute.
+        ``n_rows``, ``n_positive``, ``groups`` per attribute, and ``clients`` where they may be
+        shown.
     release : dict
         ``kind`` is "raw" or "dp"; with its ledger entry and, if private, its guarantee.
     config, environment : dict

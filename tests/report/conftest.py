@@ -66,6 +66,9 @@ def _only_standard(patch: pytest.MonkeyPatch) -> None:
     table = {section.id: section for section in STANDARD}
     patch.setitem(registry._REGISTERED, "report_sections", table)
     patch.setitem(registry._REGISTERED, "metrics", {})
+    # Fewer points and resamples of the frontier, which every audit with labels has.
+    patch.setattr("privfair.report._sections.frontier.POINTS", 4)
+    patch.setattr("privfair.report._sections.frontier.MAX_RESAMPLES", 20)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,7 @@ def result(rows: dict[str, Any]) -> AuditResult:
             rows["X"],
             rows["y"],
             sensitive_features=rows["sensitive"],
+            client=pd.Series(np.where(rng.random(len(rows["y"])) < 0.6, "n", "s"), name="site"),
             config=AuditConfig(
                 n_resamples=300,
                 title="Audit of made-up rows",

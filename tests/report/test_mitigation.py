@@ -81,7 +81,8 @@ def test_the_paired_interval_agrees_with_mcnemar() -> None:
         wrong = np.where(right, u < 0.05 + shift, u < 0.05)
         other = np.where(wrong, 1 - rows["decision"], rows["decision"])
         models = {"a": Predictions(rows["decision"]), "b": Predictions(other)}
-        value = run(rows, models).findings["change.accuracy@b"].value
+        only = {"sections": ["mitigation"]}
+        value = run(rows, models, config=only).findings["change.accuracy@b"].value
         assert value is not None and value.low is not None and value.high is not None
         fits = other == rows["y"]
         table = [[int((right & fits).sum()), int((right & ~fits).sum())],

@@ -5,14 +5,17 @@ from privfair.report._context import Section
 from privfair.report._sections import (
     attacks,
     data,
+    frontier,
     groups,
     intersections,
     ldp,
     methods,
     mitigation,
     performance,
+    pid,
     privacy,
     privacy_fairness,
+    sep,
     summary,
 )
 
@@ -29,9 +32,16 @@ STANDARD = (
         "intersections", "section.intersections", intersections.build, requires=("groups",),
         order=400,
     ),
+    Section("pid", "section.pid", pid.build, requires=("groups",), order=600),
+    Section(
+        "frontier", "section.frontier", frontier.build, requires=("groups", "labels"), order=700
+    ),
     Section(
         "mitigation", "section.mitigation", mitigation.build, requires=("groups",), order=800,
         when=mitigation.given,
+    ),
+    Section(
+        "sep", "section.sep", sep.build, requires=("groups",), order=950, when=sep.given
     ),
     Section("privacy", "section.privacy", privacy.build, order=1200),
     Section("attacks", "section.attacks", attacks.build, order=1300, when=attacks.given),

@@ -1,0 +1,158 @@
+"""The frontier in the report: closed forms, order of the curves, the model on its own curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from privfair.report import AuditConfig, AuditResult, Predictions, audit, from_json, to_json
+from privfair.report._sections.frontier import curve_of, disparity, information
+
+from .conftest import make_rows
+
+
+def run(rows: dict[str, Any], models: Any = None, **changes: Any) -> AuditResult:
+    config = AuditConfig(
+        **{"n_resamples": 200, "sections": ["frontier"], **changes.pop("config", {})}
+    )
+    given = Predictions(rows["decision"], rows["score"]) if models is None else models
+    return audit(given, None, rows["y"], sensitive_features=rows["sensitive"], config=config,
+                 **changes)  # fmt: skip
+
+
+def cells(table: Any) -> list[dict[str, Any]]:
+    keys = [c.key for c in table.columns]
+    return [dict(zip(keys, row, strict=True)) for row in table.rows]
+
+
+def test_the_ends_of_the_oracle_are_closed_forms(rows: dict[str, Any]) -> None:
+    section = run(rows).section("frontier")
+    assert section.status == "ok", section.reason
+    points = cells(section.table("frontier-sex"))
+    sex, y = rows["sensitive"]["sex"].to_numpy(), rows["y"]
+    rate = {g: y[sex == g].mean() for g in ("Female", "Male")}
+    share = min((sex == g).mean() for g in rate)
+    assert 1 - points[0]["oracle"] == pytest.approx(share * abs(rate["Male"] - rate["Female"]),
+                                                    abs=1e-7)  # fmt: skip
+    assert points[-1]["oracle"] == pytest.approx(1.0, abs=1e-9)
+    assert points[0]["bound"] == 0 and points[0]["oracle_price"] is None
+    counts = np.array([[((sex == g) & (y == k)).sum() for k in (0, 1)] for g in rate])
+    assert points[-1]["bound"] == pytest.approx(information(counts.astype(float)))
+
+
+def test_curves_are_ordered_and_rise(rows: dict[str, Any]) -> None:
+    section = run(rows).section("frontier")
+    for name in ("frontier-sex", "frontier-race"):
+        points = cells(section.table(name))
+        for key in ("oracle", "client_blind", "blind"):
+            values = [p[key] for p in points]
+            assert all(b >= a - 1e-6 for a, b in zip(values, values[1:], strict=False)), (
+                name,
+                key,
+            )
+        for p in points:
+            assert p["oracle"] >= p["client_blind"] - 1e-6 >= p["blind"] - 2e-6
+            assert 0 <= p["gap"] < 1e-3
+
+
+def test_errors_of_groups_add_up_to_the_error(rows: dict[str, Any]) -> None:
+    points = cells(run(rows).section("frontier").table("frontier-sex"))
+    sex = rows["sensitive"]["sex"].to_numpy()
+    for p in points:
+        mean = sum(p[f"error_{k}"] * (sex == g).mean() for k, g in enumerate(("Female", "Male")))
+        assert mean == pytest.approx(1 - p["blind"], abs=1e-7)
+
+
+def test_a_model_is_below_its_own_curve_and_found_where_it_is(rows: dict[str, Any]) -> None:
+    """The rules refine the decision, so that the model itself is one of them."""
+    models = {
+        "a": Predictions(rows["decision"], rows["score"]),
+        "b": Predictions(rows["decision"]),
+    }
+    result = run(rows, models)
+    for row in cells(result.section("frontier").table("frontier-models-sex-brief")):
+        assert row["accuracy"] == pytest.approx((rows["decision"] == rows["y"]).mean())
+        assert row["distance"].estimate > -1e-6
+        assert row["bound"] >= row["accuracy"] + row["distance"].estimate - 1e-6
+    subject = result.findings["fairness.frontier.distance.sex"].value
+    assert subject is not None and subject.low is not None and subject.high is not None
+    twin = result.findings["fairness.frontier.distance.sex@b"].value
+    assert twin is not None and twin.estimate is not None and subject.estimate is not None
+    assert twin.estimate <= subject.estimate + 1e-6  # a score can only add
+    panel = result.section("frontier").figure("fig-frontier").spec["panels"][0]
+    assert [p["label"] for p in panel["points"]] == ["1, 2", ""]  # drawn on each other
+    assert panel["points"][0]["y"] == pytest.approx((rows["decision"] == rows["y"]).mean())
+    assert from_json(to_json(result)).to_html() == result.to_html()
+
+
+def test_the_perfect_decision_has_nothing_left_to_gain(rows: dict[str, Any]) -> None:
+    found = run(rows, Predictions(rows["y"])).findings
+    value = found["fairness.frontier.distance.sex"].value
+    assert value is not None and value.estimate == pytest.approx(0.0, abs=1e-6)
+    assert value.low is not None and value.low >= 0.0
+
+
+def test_clients_bring_a_local_curve(rows: dict[str, Any]) -> None:
+    site = np.where(np.arange(len(rows["y"])) % 3 == 0, "n", "s")
+    section = run(rows, client=site).section("frontier")
+    points = cells(section.table("frontier-local-sex"))
+    assert points[-1]["oracle"] == pytest.approx(1.0, abs=1e-9)
+    assert len(section.figure("fig-frontier").spec["panels"]) == 3
+
+
+def test_information_within_clients_is_a_mean() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.integers(1, 50, (3, 4, 2)).astype(float)
+    weights = table.sum(axis=(0, 2)) / table.sum()
+    expected = sum(w * information(table[:, s]) for s, w in enumerate(weights))
+    assert disparity(table, "local") == pytest.approx(expected)
+    assert disparity(table, "global") == pytest.approx(information(table.sum(axis=1)))
+
+
+def test_a_point_without_an_answer_is_left_empty(
+    rows: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import privfair.fairness.aglfop as room
+    from privfair.core.exceptions import SolverError
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise SolverError("no certified answer.")
+
+    monkeypatch.setattr(room, "fair_rule", fail, raising=False)
+    section = run(rows).section("frontier")
+    assert section.status == "ok"
+    points = cells(section.table("frontier-sex"))
+    assert all(p["blind"] is None and "no answer" in p["status"] for p in points)
+    assert all(p["oracle"] is not None for p in points)
+    value = section.findings[0].value
+    assert value is not None and value.status == "not_estimable"
+    assert section.figures[0].table.rows
+
+
+def test_a_curve_needs_no_scores_and_no_clients() -> None:
+    table = np.zeros((2, 1, 2, 2), dtype=np.int64)
+    table[0, 0], table[1, 0] = [[30, 10], [5, 15]], [[10, 10], [5, 35]]
+    curve = curve_of(table, "global", points=3)
+    accuracy = curve.points[-1].accuracy("client_blind")
+    assert accuracy is not None and 0.74 < accuracy <= 90 / 120 + 1e-9  # 90 without any bound
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [({"dp_report": 1.0}, "released tables")],
+)
+def test_a_private_report_has_no_frontier(
+    rows: dict[str, Any], setting: dict[str, Any], words: str
+) -> None:
+    groups = {"sex": ["Female", "Male"], "race": ["A", "B", "C"]}
+    section = run(rows, config={**setting, "public_groups": groups}).section("frontier")
+    assert section.status == "not_applicable" and words in section.reason
+
+
+def test_without_labels_there_is_none() -> None:
+    rows = make_rows(400)
+    result = audit(rows["decision"], None, None, sensitive_features=rows["sensitive"],
+                   config=AuditConfig(n_resamples=200, sections=["frontier"]))  # fmt: skip
+    assert result.section("frontier").status == "not_applicable"
