@@ -68,6 +68,14 @@ class _Runs(click.IntRange):
     "--allow-raw-training-rows", is_flag=True,
     help="Allow --split train although it voids the certificate.",
 )  # fmt: skip
+@click.option(
+    "--client", default="workclass", show_default=True, metavar="COLUMN",
+    help="Public column that stands in for the clients of a federation; 'none' for none.",
+)  # fmt: skip
+@click.option(
+    "--status/--no-status", default=True, show_default=True,
+    help="Socio-economic parity by education and capital gain, among those who work full time.",
+)  # fmt: skip
 @click.option("--data-home", type=PATH, default=None, help="Folder with the data files.")
 @settings_options
 @example("privfair audit adult --no-dp --n-resamples 200")
@@ -81,6 +89,8 @@ def adult(
     runs: int,
     split: str,
     allow_raw_training_rows: bool,
+    client: str,
+    status: bool,
     data_home: Path | None,
     fail_on: tuple[str, ...],
     full: bool,
@@ -106,10 +116,12 @@ def adult(
     options: dict[str, Any] = {"data_home": data_home, "fallback": "embedded"}
     train = fetch_adult(split="train", **options)
     rows = train if split == "train" else fetch_adult(split="test", **options)
+    chosen = None if client == "none" else _column(rows, client, "--client")
     config = audit_config(
         settings,
         title=settings.get("title") or "Audit of Adult: income above $50,000",
         allow_raw_training_rows=allow_raw_training_rows,
+        client_note=_stand_in(client),
         public_groups=_public(train, list(rows.sensitive.columns), settings),
         dataset=dataset_info(
             rows,
@@ -126,8 +138,10 @@ def adult(
     )
     attacked, sweep = _studies(models, train, no_dp, attacks, runs, split, config, spent)
     result = audit(
-        models, rows.data, rows.target, sensitive_features=rows.sensitive, ledger=audited,
-        attacks=attacked, sweep=sweep, config=config, random_state=random_seed(),
+        models, rows.data, rows.target, sensitive_features=rows.sensitive, client=chosen,
+        ses=["adult_education", "adult_capital_gain"] if status else None,
+        effort="adult_hours" if status else None, ledger=audited, attacks=attacked, sweep=sweep,
+        config=config, random_state=random_seed(),
     )  # fmt: skip
     conclude(
         result, html=html, json_file=json_file, fail_on=conditions, full=full,
@@ -167,6 +181,28 @@ def _studies(
     return found, sweep_of(twin, train, runs=runs, seed=random_seed())
 
 
+def _column(rows: Any, name: str, option: str) -> Any:
+    """Return a column of the features, or say which there are."""
+    if name not in rows.data.columns:
+        import difflib
+
+        near = difflib.get_close_matches(name, list(rows.data.columns), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise click.BadParameter(
+            f"{name!r} is none of {', '.join(rows.data.columns)}.{hint}", param_hint=option
+        )
+    return rows.data[name]
+
+
+def _stand_in(client: str) -> str | None:
+    if client == "none":
+        return None
+    return (
+        f"These data have no clients. The public column {client} stands in for them, as an "
+        "illustration: nobody trains a model per value of it."
+    )
+
+
 def _refuse_training_rows() -> None:
     """Stop before anything is trained or spent."""
     from privfair.core.exceptions import PrivacyError
@@ -199,6 +235,10 @@ def _refuse_training_rows() -> None:
     "--ledger", "ledger_path", type=PATH, default=None,
     help="File that the audit of these rows is entered into. In memory by default.",
 )  # fmt: skip
+@click.option(
+    "--client", default=None, metavar="COLUMN",
+    help="Public column that stands in for the clients of a federation.",
+)  # fmt: skip
 @click.option("--data-home", type=PATH, default=None, help="Folder with the data files.")
 @settings_options
 @example("privfair audit compas --n-resamples 200")
@@ -208,6 +248,7 @@ def compas(
     threshold: int,
     races: tuple[str, ...],
     ledger_path: Path | None,
+    client: str | None,
     data_home: Path | None,
     fail_on: tuple[str, ...],
     full: bool,
@@ -229,6 +270,8 @@ def compas(
     html, json_file = output_folder(output, "compas")
     check_ledger(ledger_path)
     data = fetch_compas(version=version, data_home=data_home, fallback="embedded")
+    if client is not None:
+        _column(data, client, "--client")
     frame, sensitive, target = data.data, data.sensitive[["race", "sex"]], data.target
     split = "all rows"
     if races:
@@ -247,6 +290,7 @@ def compas(
         settings,
         title=settings.get("title") or f"Audit of COMPAS: decile score above {threshold}",
         public_groups=_public(data, ["race", "sex"], settings, race=races),
+        client_note=None if client is None else _stand_in(client),
         dataset=replace(info, split=split),
     )
     decisions = Predictions(
@@ -257,7 +301,8 @@ def compas(
     ledger = Ledger(ledger_path, dataset_id=f"{name} audited rows")
     result = audit(
         decisions, frame.drop(columns=["decile_score", "score_text"], errors="ignore"), target,
-        sensitive_features=sensitive, ledger=ledger, config=config, random_state=random_seed(),
+        sensitive_features=sensitive, client=None if client is None else frame[client],
+        ledger=ledger, config=config, random_state=random_seed(),
     )  # fmt: skip
     conclude(
         result, html=html, json_file=json_file, fail_on=conditions, full=full,

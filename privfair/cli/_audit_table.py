@@ -22,12 +22,13 @@ from privfair.cli._audit_output import (
     ledger_note,
     parsed_conditions,
 )
+from privfair.cli._audit_rules import parsed_rules, rule_columns
 from privfair.cli._common import FiniteFloat, clean, example
 
 if TYPE_CHECKING:
     from privfair.report import AuditConfig
 
-__all__ = ["run"]
+__all__ = ["read_cut", "read_public", "run"]
 
 
 @click.command()
@@ -50,6 +51,12 @@ __all__ = ["run"]
               help="Decide score >= this where no --prediction is given.")  # fmt: skip
 @click.option("--sensitive", multiple=True, required=True, metavar="COLUMN",
               help="Sensitive attribute; may be repeated.")  # fmt: skip
+@click.option("--client", default=None, metavar="COLUMN",
+              help="Hospital, branch or site of each row.")  # fmt: skip
+@click.option("--ses", multiple=True, metavar="RULE",
+              help="Who is underprivileged: 'education-num < 10'; may be repeated.")  # fmt: skip
+@click.option("--effort", default=None, metavar="RULE",
+              help="Who shows effort: 'hours-per-week >= 40'.")  # fmt: skip
 @click.option("--bin", "bins", multiple=True, metavar="COLUMN=A,B,...",
               help="Declared cuts of a numeric attribute: age=25,45,65.")  # fmt: skip
 @click.option("--groups", "groups", multiple=True, metavar="COLUMN=A,B,...",
@@ -79,13 +86,17 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
     check_clock()
     check_targets(html, json_file)
     check_ledger(given["ledger_path"])
-    cuts = dict(_cut(text) for text in given["bins"])
-    groups = dict(_group(text) for text in given["groups"])
+    cuts = dict(read_cut(text) for text in given["bins"])
+    groups = dict(read_public(text) for text in given["groups"])
     _check_run(given)
     frame = read_predictions(given["predictions"], given["kind"])
     label, sensitive = given["label"], list(dict.fromkeys(given["sensitive"]))
     wanted = [*given["prediction"], *given["score"], *sensitive, *cuts]
-    wanted += [label] if label else []
+    wanted += [name for name in (label, given["client"]) if name]
+    ses, effort = parsed_rules(given["ses"], given["effort"])
+    ruled = rule_columns(ses, effort)
+    _check_rules(ruled, given)
+    wanted += ruled
     features = [c for c in given["features"] if c != "all"]
     require_columns(frame, wanted + features)
     if "all" in given["features"]:
@@ -108,8 +119,11 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
         config = _with_numbers(config)
     result = audit(
         models, frame[features] if features else None, labels,
-        sensitive_features=frame[sensitive], ledger=ledger, config=config,
-        random_state=random_seed(),
+        sensitive_features=frame[sensitive],
+        client=None if given["client"] is None else frame[given["client"]],
+        ses=ses, effort=effort, ses_features=frame[ruled] if ses else None,
+        effort_features=frame[ruled] if effort is not None else None,
+        ledger=ledger, config=config, random_state=random_seed(),
     )  # fmt: skip
     conclude(
         result, html=html, json_file=json_file, fail_on=conditions, full=full,
@@ -166,7 +180,7 @@ def _check_run(given: dict[str, Any]) -> None:
         raise click.UsageError(
             f"{len(decisions)} --prediction and {len(scores)} --score: give one score for each."
         )
-    for role in ("label", "prediction", "score"):
+    for role in ("label", "prediction", "score", "client"):
         named = given[role] if isinstance(given[role], tuple) else (given[role],)
         both = next((name for name in named if name in given["sensitive"]), None)
         if both is not None:
@@ -178,7 +192,22 @@ def _check_run(given: dict[str, Any]) -> None:
         raise click.UsageError("The same column was given twice as --prediction or --score.")
 
 
-def _cut(text: str) -> tuple[str, list[float]]:
+def _check_rules(columns: list[str], given: dict[str, Any]) -> None:
+    for role in ("label", "prediction", "score"):
+        named = given[role] if isinstance(given[role], tuple) else (given[role],)
+        both = next((name for name in columns if name in named), None)
+        if both is not None:
+            raise click.UsageError(
+                f"--ses or --effort reads {both!r}, which is the --{role}. A status made of the "
+                f"{role} explains it by definition; give another column."
+            )
+    if given["client"] is not None and given["client"] in (given["label"], *given["prediction"]):
+        raise click.UsageError(
+            f"--client names {given['client']!r}, which is the label or the decision itself."
+        )
+
+
+def read_cut(text: str) -> tuple[str, list[float]]:
     name, sep, numbers = text.rpartition("=")
     try:
         cuts = [float(part) for part in numbers.split(",")]
@@ -191,7 +220,7 @@ def _cut(text: str) -> tuple[str, list[float]]:
     return name, cuts
 
 
-def _group(text: str) -> tuple[str, list[str]]:
+def read_public(text: str) -> tuple[str, list[str]]:
     name, sep, values = text.partition("=")
     labels = [value.strip() for value in values.split(",") if value.strip()]
     if not sep or not name or len(labels) < 2:
