@@ -1,0 +1,279 @@
+"""``privfair fairness``: the numbers of the library, private mode, figures, each exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from privfair.accounting import Ledger
+from privfair.core.privacy import Budget
+
+Run = Callable[..., Any]
+FAST = ("--n-resamples", "100")
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(11)
+    n = 900
+    sex = rng.choice(["f", "m"], n)
+    y = (rng.random(n) < 0.3 + 0.2 * (sex == "m")).astype(int)
+    p = np.clip(0.35 * y + 0.6 * rng.random(n), 0, 1)
+    return pd.DataFrame(
+        {
+            "y": y, "yhat": (p > 0.5).astype(int), "p": p, "sex": sex,
+            "race": rng.choice(["a", "b", "c"], n), "site": rng.choice(["n", "s", "e"], n),
+            "age": rng.integers(18, 80, n), "edu": rng.integers(1, 16, n),
+            "hours": rng.integers(10, 60, n), "one": "x",
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def csv(table: pd.DataFrame, tmp_path: Path) -> Path:
+    path = tmp_path / "Maß 1.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def call(run: Run, command: str, csv: Path, *more: str) -> Any:
+    return run("fairness", command, "--predictions", str(csv), *more)
+
+
+SEX = ("--sensitive", "sex")
+DECIDED = ("--prediction", "yhat", *SEX)
+OVER = (*DECIDED, "--client", "site", *FAST)
+
+
+# -- numbers ----------------------------------------------------------------------------------
+def test_pid_is_the_estimator(run: Run, csv: Path, table: pd.DataFrame) -> None:
+    from privfair.fairness.pid import PIDDisparity
+
+    fit = PIDDisparity(n_resamples=100, random_state=3).fit(
+        table["yhat"], sensitive_features=table[["sex"]], client=table["site"]
+    )
+    got = call(run, "pid", csv, *OVER, "--json", "--seed", "3")
+    assert got.code == 0, got.err
+    assert json.loads(got.out) == json.loads(json.dumps(fit.to_dict()))
+    text = call(run, "pid", csv, *OVER, "--seed", "3").out
+    assert f"{fit.unique_:.4f}" in text and "BROJA" in text
+
+
+def test_scores_in_bins_and_cut_ages(run: Run, csv: Path) -> None:
+    got = call(run, "pid", csv, "--score", "p", "--score-bins", "4", "--sensitive", "age",
+               "--bin", "age=30,60", "--client", "site", *FAST, "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    data = json.loads(got.out)
+    assert len(data["edges"]) == 3
+    assert {g["group"] for g in data["groups"]} == {"< 30", "30 to < 60", ">= 60"}
+
+
+def test_the_frontier_keeps_the_closed_forms(run: Run, csv: Path, table: pd.DataFrame) -> None:
+    got = call(run, "frontier", csv, *DECIDED, "--label", "y", "--score", "p", "--points", "3",
+               "--access", "client_blind", "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    data = json.loads(got.out)
+    share, rate = table["sex"].value_counts(normalize=True), table.groupby("sex")["y"].mean()
+    # with no information at all the oracle changes the labels of the smaller group's surplus
+    assert 1 - data["points"][0]["oracle"]["accuracy"] == pytest.approx(
+        float(share.min() * abs(rate["m"] - rate["f"])), abs=1e-7
+    )
+    assert data["points"][-1]["oracle"]["accuracy"] == pytest.approx(1.0, abs=1e-9)
+    rules = [p["rule"]["accuracy"] for p in data["points"]]
+    bounds = [p["oracle"]["accuracy"] for p in data["points"]]
+    assert rules == sorted(rules) and all(r <= b for r, b in zip(rules, bounds, strict=True))
+    assert data["given"]["accuracy"] == pytest.approx((table["y"] == table["yhat"]).mean())
+    assert data["points"][0]["rule"]["achieved"]["global"] < 1e-6
+
+
+def test_the_local_frontier_bounds_within_clients(run: Run, csv: Path) -> None:
+    got = call(run, "frontier", csv, *DECIDED, "--label", "y", "--client", "site", "--local",
+               "--access", "aware", "--points", "3", "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    data = json.loads(got.out)
+    assert data["bounded"] == "local" and data["n_clients"] == 3
+    for point in data["points"]:
+        assert point["rule"]["achieved"]["local"] <= point["eps"] + 2e-6
+
+
+def test_sep_is_the_table_of_gaps(run: Run, csv: Path, table: pd.DataFrame) -> None:
+    from privfair.fairness.sep import sep_gaps
+
+    got = call(run, "sep", csv, *DECIDED, "--ses", "edu < 8", "--ses", "edu < 14", "--effort",
+               "hours >= 40", "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    rules = json.loads(got.out)["rules"]
+    assert [r["ses"] for r in rules] == ["edu < 8", "edu < 14"]
+    expected = sep_gaps(table["yhat"], table[["sex"]], table["edu"] < 8)
+    assert [r["gap"] for r in rules[0]["sep"]] == pytest.approx(expected["gap"].tolist())
+    conditional = sep_gaps(table["yhat"], table[["sex"]], table["edu"] < 8,
+                           effort=table["hours"] >= 40)  # fmt: skip
+    assert [r["gap"] for r in rules[0]["csep"]] == pytest.approx(conditional["gap"].tolist())
+    assert "nearly demographic parity" in got.err
+    text = call(run, "sep", csv, *DECIDED, "--ses", "edu < 8", "--effort", "hours >= 40")
+    assert "CSEP, among hours >= 40" in text.out and "Return to effort" in text.out
+
+
+# -- figures ----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("pid", OVER),
+        ("frontier", (*DECIDED, "--label", "y", "--points", "2")),
+        ("sep", (*DECIDED, "--ses", "edu < 8", "--effort", "hours >= 40")),
+    ],
+)
+def test_figures_are_written_and_the_same_twice(
+    run: Run, csv: Path, tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    made = []
+    for name in ("a.svg", "b.svg"):
+        got = call(run, command, csv, *more, "--plot", str(tmp_path / name))
+        assert got.code == 0 and name in got.err
+        made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1] and b"<svg" in made[0]
+    for name, magic in (("c.png", b"\x89PNG"), ("c.pdf", b"%PDF")):
+        if command == "frontier":
+            call(run, command, csv, *more, "--plot", str(tmp_path / name))
+            assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+# -- privacy ----------------------------------------------------------------------------------
+PUBLIC = ("--groups", "sex=f,m", "--clients", "n,s,e,never seen")
+
+
+def test_the_private_mode_charges_once_and_shows_noise(
+    run: Run, csv: Path, tmp_path: Path, table: pd.DataFrame
+) -> None:
+    book = tmp_path / "ledger.db"
+    got = call(run, "pid", csv, *OVER, *PUBLIC, "--epsilon", "0.7", "--ledger", str(book),
+               "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    data = json.loads(got.out)
+    ledger = Ledger(book, dataset_id=f"{csv.name} audited rows")
+    assert len(ledger) == 1
+    assert ledger.spent().epsilon == pytest.approx(0.7)
+    assert data["privacy"]["epsilon"] == pytest.approx(0.7)
+    assert data["privacy"]["certified"] is True
+    assert {row["client"] for row in data["clients"]} == {"n", "s", "e", "never seen"}
+    exact = table["sex"].value_counts().to_dict()
+    assert {g["group"]: g["n"] for g in data["groups"]} != exact
+    again = json.loads(call(run, "pid", csv, *OVER, *PUBLIC, "--epsilon", "0.7", "--json").out)
+    assert again["parts"] != data["parts"]  # --seed or not, the noise is fresh
+
+
+def test_a_cap_that_is_too_small_ends_with_5(run: Run, csv: Path, tmp_path: Path) -> None:
+    book = tmp_path / "ledger.db"
+    Ledger(book, dataset_id=f"{csv.name} audited rows", cap=Budget(0.5))
+    private = call(run, "pid", csv, *OVER, *PUBLIC, "--epsilon", "0.7", "--ledger", str(book))
+    assert private.code == 5 and not private.out
+    raw = call(run, "pid", csv, *OVER, "--ledger", str(book))
+    assert raw.code == 5 and not raw.out
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("pid", OVER),
+        ("frontier", (*DECIDED, "--label", "y", "--points", "2")),
+        ("sep", (*DECIDED, "--ses", "edu < 8")),
+    ],
+)
+def test_a_raw_look_is_entered(
+    run: Run, csv: Path, tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    book = tmp_path / "ledger.db"
+    assert call(run, command, csv, *more, "--ledger", str(book)).code == 0
+    ledger = Ledger(book, dataset_id=f"{csv.name} audited rows")
+    assert len(ledger) == 1 and ledger.spent().epsilon == float("inf")
+
+
+# -- refusals ---------------------------------------------------------------------------------
+BAD: dict[str, tuple[str, tuple[str, ...], int, str]] = {
+    "no client": ("pid", DECIDED, 2, "--client"),
+    "client is the decision": ("pid", (*DECIDED, "--client", "yhat"), 2, "the decision itself"),
+    "client is the group": ("pid", (*DECIDED, "--client", "sex"), 2, "same column"),
+    "bins without a score": ("pid", (*OVER, "--score-bins", "3"), 2, "--score"),
+    "groups without epsilon": ("pid", (*OVER, "--groups", "sex=f,m"), 2, "--epsilon"),
+    "epsilon without clients": ("pid", (*OVER, "--epsilon", "1"), 2, "--clients"),
+    "epsilon without groups": (
+        "pid", (*OVER, "--epsilon", "1", "--clients", "n,s"), 2, "--groups"),
+    "merging is not private": (
+        "pid", (*OVER, *PUBLIC, "--epsilon", "1", "--merge-clients-below", "9"), 2, "private"),
+    "epsilon zero": ("pid", (*OVER, *PUBLIC, "--epsilon", "0"), 2, "above 0"),
+    "nothing decided": ("pid", (*SEX, "--client", "site"), 2, "--prediction or --score"),
+    "two ways to decide": ("sep", (*DECIDED, "--score", "p", "--threshold", "0.5",
+                                   "--ses", "edu < 8"), 2, "leave out"),
+    "absent column": ("pid", (*OVER, "--sensitive", "sx"), 3, "sx"),
+    "one group": ("frontier", ("--prediction", "yhat", "--label", "y", "--sensitive", "one"), 3,
+                  "one group"),
+    "a quantity": ("pid", ("--prediction", "yhat", "--sensitive", "p", "--client", "site"), 3,
+                   "p"),
+    "local without clients": ("frontier", (*DECIDED, "--label", "y", "--local"), 2, "--client"),
+    "no decision": ("frontier", ("--score", "p", *SEX, "--label", "y"), 2, "--threshold"),
+    "no rule": ("sep", DECIDED, 2, "--ses"),
+    "not a rule": ("sep", (*DECIDED, "--ses", "edu"), 2, "not a rule"),
+    "rule without a number": ("sep", (*DECIDED, "--ses", "edu < low"), 2, "not a rule"),
+    "effort downwards": ("sep", (*DECIDED, "--ses", "edu < 8", "--effort", "hours < 40"), 2, ">="),
+    "status is the decision": ("sep", (*DECIDED, "--ses", "yhat < 1"), 2, "explains it"),
+    "text as status": ("sep", (*DECIDED, "--ses", "site < 1"), 3, "not numeric"),
+    "plot without effort": (
+        "sep", (*DECIDED, "--ses", "edu < 8", "--plot", "a.svg"), 2, "--effort"),
+    "a strange figure": ("pid", (*OVER, "--plot", "a.bmp"), 2, ".svg"),
+    "no such folder": ("pid", (*OVER, "--plot", "/no/such/a.svg"), 2, "does not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_each_misuse_has_its_own_message(run: Run, csv: Path, name: str) -> None:
+    command, more, code, words = BAD[name]
+    got = call(run, command, csv, *more)
+    assert got.code == code, got.err
+    assert words in " ".join(got.err.split()) and not got.out
+    assert "Traceback" not in got.err
+
+
+def test_a_point_without_an_answer_ends_with_8(
+    run: Run, csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import privfair.fairness.aglfop as room
+    from privfair.core.exceptions import SolverError
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise SolverError("no certified answer.")
+
+    monkeypatch.setattr(room, "fair_rule", fail, raising=False)
+    got = call(run, "frontier", csv, *DECIDED, "--label", "y", "--points", "2", "--json")
+    assert got.code == 8
+    data = json.loads(got.out)
+    assert all(p["rule"] is None and p["oracle"] is not None for p in data["points"])
+
+
+def test_missing_values_need_a_policy(run: Run, csv: Path, table: pd.DataFrame) -> None:
+    table.assign(site=table["site"].where(table.index % 5 > 0)).to_csv(csv, index=False)
+    assert call(run, "pid", csv, *OVER).code == 3
+    got = call(run, "pid", csv, *OVER, "--missing-group", "--json")
+    assert got.code == 0, got.err
+    assert "missing" in {row["client"] for row in json.loads(got.out)["clients"]}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom privfair.cli.main import run\n"
+        "for name in ('pid', 'frontier', 'sep'):\n"
+        "    assert run(['fairness', name, '--help']) == 0\n"
+        "heavy = {'torch', 'cvxpy', 'clarabel', 'matplotlib', 'sklearn', 'pandas', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
