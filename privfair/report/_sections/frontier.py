@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from privfair.core.exceptions import PrivfairWarning, SolverError
 from privfair.core.randomness import check_random_state
-from privfair.core.statistics import bootstrap_interval
+from privfair.core.statistics import bootstrap_interval, multinomial_resamples
 from privfair.report._context import AuditContext, Crossing
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
@@ -377,8 +377,8 @@ def _bootstrap(
     rng = check_random_state(ctx.seed_for("frontier", crossing.name))
     n = int(cells.sum())
     draws = []
-    for table in rng.multinomial(n, (cells / n).ravel(), size=_resamples(ctx)):
-        p = table.reshape(cells.shape) / n
+    for table in multinomial_resamples(cells, _resamples(ctx), rng):
+        p = table / n
         if (p.sum(axis=(1, 2, 3)) == 0).any():
             continue
         decided = np.stack([p[..., ~accept].sum(axis=(1, 3)), p[..., accept].sum(axis=(1, 3))], -1)
@@ -433,14 +433,14 @@ def _figure(ctx: AuditContext, curves: list[tuple[Crossing, Curve]]) -> Figure:
     rows: list[tuple[Any, ...]] = []
     for crossing, curve in curves[-MAX_PANELS:] if len(curves) > MAX_PANELS else curves:
         title = crossing.name + ("" if curve.which == "global" else ", within clients")
-        here = []
+        here: list[dict[str, Any]] = []
         for k, model in enumerate(ctx.models, 1):
             accuracy, bits = _place(ctx, crossing, model)
             if curve.which == "local":
                 assert ctx.clients is not None
                 bits = disparity(_decided(ctx, crossing, model), "local")
             here.append({"x": bits, "y": accuracy, "label": str(k)})
-        top = max([curve.label_bits, *(m["x"] for m in here)]) or 1.0
+        top = max([curve.label_bits, *(float(m["x"]) for m in here)]) or 1.0
         panels.append(
             {
                 "title": title, "x_label": "information about the group, bits",
