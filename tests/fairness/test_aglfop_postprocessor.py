@@ -345,13 +345,59 @@ def test_a_private_rule_is_made_from_one_release():
     assert spent(ledger) == pytest.approx(1.0)
     own = Ledger()
     found = model.certify(X[NEW], Y[NEW], sensitive_features=Z[NEW], client=S[NEW],
-                          privacy=Budget(1.0), ledger=own, n_resamples=200)  # fmt: skip
+                          privacy=Budget(1.0), ledger=own, n_resamples=1000,
+                          random_state=0)  # fmt: skip
     assert spent(own) == pytest.approx(1.0)
     assert all(e.privacy.certified for e in found)
     accuracy = {e.name: e for e in found}["accuracy"]
     exact = model.certify(X[NEW], Y[NEW], sensitive_features=Z[NEW], client=S[NEW],
-                          n_resamples=200)[0]  # fmt: skip
-    assert accuracy.high - accuracy.low > 0.9 * (exact.high - exact.low)
+                          n_resamples=1000, random_state=0)[0]  # fmt: skip
+    assert accuracy.high - accuracy.low > 0.7 * (exact.high - exact.low)
+
+
+def test_accuracy_from_noisy_tables_is_unbiased_and_covers():
+    """100 seeded releases of 2,000 fresh rows at epsilon 0.3, nominal 90 %: 4 se below at most.
+
+    From the repaired table the mean would be low by 0.006 and the coverage 74 %.
+    """
+    model = fitted(**PUBLIC, ledger=Ledger(), noise_random_state=0)
+    big = people(60_000, seed=9)
+    given = {"sensitive_features": big[2], "client": big[3], "n_resamples": 1}
+    truth = model.certify(big[0], big[1], **given)[0].value
+    rng, hits, values = np.random.default_rng(0), 0, []
+    for i in range(100):
+        model.noise_random_state = i
+        rows = rng.integers(0, 60_000, 2000)
+        e = model.certify(big[0][rows], big[1][rows], sensitive_features=big[2][rows],
+                          client=big[3][rows], n_resamples=1, confidence=0.9,
+                          privacy=Budget(0.3), ledger=Ledger())[0]  # fmt: skip
+        hits += e.low <= truth <= e.high
+        values.append(e.value)
+    assert hits >= 90 - 4 * 3
+    assert abs(np.mean(values) - truth) < 3 * np.std(values) / 10
+
+
+def test_the_table_of_the_fit_gives_intervals_through_its_noise():
+    ledger = Ledger()
+    model = fitted(ledger=ledger, bins=[0.3, 0.6], **PUBLIC | {"privacy": Budget(0.2)})
+    found = {e.name: e for e in model.assess(n_resamples=500, random_state=0)}
+    assert len(ledger.entries()) == 1
+    plain = fitted(bins=[0.3, 0.6])
+    exact = {e.name: e for e in plain.assess(n_resamples=500, random_state=0)}
+    for name, e in found.items():
+        assert e.low <= e.value <= e.high
+        assert e.details["in_sample"]
+        assert e.privacy is model.privacy_
+        assert exact[name].privacy is None
+    assert found["accuracy"].details["plug_in"] == pytest.approx(model.accuracy_)
+    assert exact["accuracy"].details["plug_in"] == pytest.approx(plain.accuracy_)
+    width = {k: v["accuracy"].high - v["accuracy"].low for k, v in
+             {"found": found, "exact": exact}.items()}  # fmt: skip
+    # Sampling alone, and sampling with noise of variance 2 / 0.2^2 in each of 24 cells.
+    w = plain.predict_proba(X[FIT], sensitive_features=Z[FIT], client=S[FIT])
+    right = np.where(Y[FIT] == "yes", w[:, 1], w[:, 0])
+    assert width["exact"] == pytest.approx(3.92 * right.std() / math.sqrt(2000), rel=0.15)
+    assert width["found"] > 1.1 * width["exact"]
 
 
 def test_random_state_does_not_reach_the_noise():
@@ -442,6 +488,8 @@ def test_saved_and_loaded_rules_decide_alike(tmp_path):
         assert [e.value for e in again.certify(X[NEW], Y[NEW], **given, random_state=0)] == [
             e.value for e in model.certify(X[NEW], Y[NEW], **given, random_state=0)
         ]
+        with pytest.raises(InvalidParameterError, match="certify"):
+            again.assess()
         again.save(tmp_path / "twice.json")
         assert (tmp_path / "twice.json").read_text() == text
     assert [b.eps_client for b in AGLFOPPostProcessor.load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from privfair.core.estimate import Estimate
 from privfair.core.privacy import PrivacyGuarantee
+from privfair.core.statistics import normal_critical
+from privfair.fairness._contingency import ContingencyRelease
 from privfair.fairness.aglfop._bounds import FairnessBound
 from privfair.fairness.aglfop._measures import decided
 from privfair.fairness.aglfop._rule import measured
 
-__all__ = ["rule_estimates"]
+__all__ = ["accuracy_of_release", "rule_estimates"]
 
 Array = NDArray[np.float64]
 
@@ -105,6 +108,32 @@ def rule_estimates(
             )  # fmt: skip
         )
     return out
+
+
+def accuracy_of_release(
+    release: ContingencyRelease, rule: Array, *, confidence: float, privacy: PrivacyGuarantee
+) -> Estimate:
+    """Return the accuracy from the noisy counts themselves.
+
+    It is linear in them, so that no repair is needed, which would bias it: with any constant c,
+    c + sum counts (score - c) / n is unbiased, and c near the accuracy keeps the noise low.
+    """
+    score = rule.transpose(0, 1, 3, 2)  # of a row of cell (z, s, y, r): W(y | z, s, r)
+    p, n = release.probabilities(), release.n
+    centre = float((p * score).sum())
+    off = score - centre
+    plain = float((release.counts * off).sum()) / n
+    variance = max(0.0, float((p * off**2).sum()) - plain**2) / n
+    variance += release.noise.variance * float((off**2).sum()) / n**2
+    half = normal_critical(confidence) * math.sqrt(variance)
+    value = min(1.0, max(0.0, centre + plain))
+    few = n < _FEW
+    return Estimate(
+        "accuracy", value, max(0.0, value - half), min(1.0, value + half), confidence=confidence,
+        n=n, status="small_sample" if few else "ok", reason=f"{n} rows" if few else "",
+        details={"plug_in": centre}, privacy=privacy,
+        method="unbiased from the noisy counts; normal interval of sampling and noise",
+    )  # fmt: skip
 
 
 def _all(

@@ -262,6 +262,7 @@ def learn(model: Any, plan: Plan) -> None:
     _store(model, plan, result, p)
     model.margin_ = taken
     model.release_ = release
+    model._table = p
     model.n_fit_ = n
     model.private_ = release is not None
     if release is None:

@@ -12,14 +12,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from privfair.core.estimate import Estimate
 from privfair.core.estimators import PrivateEstimatorMixin
 from privfair.core.events import LedgerLike
 from privfair.core.privacy import Budget, PrivacyGuarantee
 from privfair.core.randomness import check_random_state
 from privfair.fairness._contingency import ContingencyRelease
-from privfair.fairness.aglfop import _fit, _fresh, _saved
+from privfair.fairness.aglfop import _fit, _saved
 from privfair.fairness.aglfop._bounds import FairnessBound
+from privfair.fairness.aglfop._fresh import MeasuredMixin
 from privfair.fairness.aglfop._rows import row_codes
 from privfair.fairness.aglfop._rule import FairRule
 
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 class AGLFOPPostProcessor(  # type: ignore[misc]
-    ClassifierMixin, MetaEstimatorMixin, PrivateEstimatorMixin, BaseEstimator
+    MeasuredMixin, ClassifierMixin, MetaEstimatorMixin, PrivateEstimatorMixin, BaseEstimator
 ):
     """Redraw a classifier's decisions so that they are fair globally and in every client.
 
@@ -318,54 +318,6 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         check_is_fitted(self, "rule_")
         edges: Array | None = self._score_bins.edges
         return edges
-
-    # -- checking -----------------------------------------------------------------------------
-    def certify(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sensitive_features: Any = None,
-        client: Any = None,
-        confidence: float = 0.95,
-        n_resamples: int = 2000,
-        random_state: Any = None,
-        privacy: Budget | None = None,
-        ledger: LedgerLike | None = None,
-    ) -> list[Estimate]:
-        """Measure the rule on rows that it was not made from, with intervals.
-
-        Parameters
-        ----------
-        X, y : array-like
-            Fresh rows and their labels.
-        sensitive_features, client : array-like or None
-            Groups, always needed; clients, None for one.
-        confidence : float, default=0.95
-        n_resamples : int, default=2000
-        random_state : int or None
-        privacy : Budget or None, default=None
-            Release the fresh rows' table under this budget; the intervals then cover its noise.
-        ledger : Ledger or None
-
-        Returns
-        -------
-        list of Estimate
-            ``accuracy``; ``information_global``, ``information_local`` and those of single
-            clients, in bits; ``gap_...``, the largest differences of rates. Where there is a
-            bound, ``details["verdict"]`` says whether the interval is ``within`` it, has
-            ``exceeded`` it, or leaves it ``undecided``.
-
-        Notes
-        -----
-        Expectations over the rule's own draws: the intervals cover the sampling of rows, and
-        the noise of ``privacy``.
-        """
-        check_is_fitted(self, "rule_")
-        return _fresh.certify(
-            self, X, y, sensitive_features, client, confidence=confidence,
-            n_resamples=n_resamples, random_state=random_state, privacy=privacy, ledger=ledger,
-        )  # fmt: skip
 
     # -- files --------------------------------------------------------------------------------
     def save(self, path: str | os.PathLike[str]) -> None:

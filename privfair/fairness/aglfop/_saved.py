@@ -136,7 +136,7 @@ def read(path: str | os.PathLike[str], cls: Any, estimator: Any) -> Any:
     made.achieved_local_ = result.achieved[prefix + "local"]
     made.margin_, made.n_fit_ = data["margin"], int(data["n_fit"])
     made.private_, made.privacy_ = bool(data["private"]), _guarantee(data["privacy"])
-    made.release_ = None
+    made.release_ = made._table = None
     if data["n_features_in"] is not None:
         made.n_features_in_ = int(data["n_features_in"])
     if data["feature_names_in"] is not None:
