@@ -175,6 +175,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/auditing/_canaries.py": "which public rows and corners become canaries",
     "privfair/auditing/_lira.py": "which half of the candidates each shadow model sees",
     "privfair/core/statistics/_bootstrap.py": "bootstrap resampling of data already held",
+    "privfair/fairness/aglfop/_fresh.py": "bootstrap of a table already held, by random_state",
     "privfair/fairness/aglfop/_postprocessor.py": "decisions drawn from a rule already made",
     "privfair/fairness/_contingency.py": "simulated noise for intervals, from random_state",
     "privfair/fairness/metrics/_resample.py": "bootstrap and permutation seeds and draws",
