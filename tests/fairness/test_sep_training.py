@@ -486,6 +486,23 @@ def test_refusals(parameters, change, error, words) -> None:
         SEPClassifier(**{"ses": LOW, **parameters}).fit(X, y, **{**columns, **change})
 
 
+@pytest.mark.parametrize("method", ["auglag", "post", "reductions"])
+def test_round_trip_through_skops(method) -> None:
+    import skops.io
+
+    X, y, columns = problem(500)
+    model = SEPClassifier(method=method, ses=LOW, random_state=0, max_rounds=8, tolerance=0.05)
+    model.fit(X, y, **columns)
+    data = skops.io.dumps(model)
+    unknown = skops.io.get_untrusted_types(data=data)
+    assert all(name.startswith("privfair.fairness.sep.") for name in unknown)
+    again = skops.io.loads(data, trusted=unknown)
+    extra = columns if model.needs_attributes_ else {}
+    assert np.array_equal(again.predict_proba(X, **extra), model.predict_proba(X, **extra))
+    pd.testing.assert_frame_equal(again.gaps_, model.gaps_)
+    pd.testing.assert_series_equal(again.multipliers_, model.multipliers_)
+
+
 def test_rounds_that_end_early_say_so() -> None:
     X, y, columns = problem(500)
     with pytest.warns(UtilityWarning, match="still broken"):

@@ -88,6 +88,8 @@ class SEPPenalty:
     gaps : ndarray of shape (n_groups,)
         Gaps as last released; NaN where a set is too small to be told from noise.
     prices : ndarray of shape (n_groups,)
+        Both follow ``absorb``. A trainer works on a copy of its own, so that those of the penalty
+        that was handed in stay as they are.
 
     Raises
     ------

@@ -24,10 +24,19 @@ __all__ = ["SavedSEPMixin"]
 
 _FORMAT, _VERSION = "privfair-sep-classifier", 1
 _MOST = 64 << 20
+_TABLES = ("multipliers_", "violations_", "base_rates_", "gaps_")
 
 
 class SavedSEPMixin:
-    """``save`` and ``load`` of models that this package trained itself."""
+    """``save`` and ``load`` of models that this package trained itself; state for skops."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {k: _plain(v) if k in _TABLES else v for k, v in state.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        made = {k: _table(v) if k in _TABLES else v for k, v in state.items()}
+        super().__setstate__(made)  # type: ignore[misc]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to one file.
@@ -107,16 +116,35 @@ class SavedSEPMixin:
         return _restored(cls, document, arrays)
 
 
+def _plain(table: Any) -> dict[str, Any]:
+    """Return a series or frame as lists."""
+    return {
+        "columns": [str(c) for c in table.columns] if table.ndim == 2 else None,
+        "names": [None if n is None else str(n) for n in table.index.names],
+        "index": [list(i) if isinstance(i, tuple) else i for i in table.index.tolist()],
+        "data": table.to_numpy().tolist(),
+    }
+
+
+def _table(plain: dict[str, Any]) -> Any:
+    """Return the series or frame that :func:`_plain` wrote down."""
+    import pandas as pd
+
+    labels, names = plain["index"], plain["names"]
+    if len(names) > 1:
+        index = pd.MultiIndex.from_tuples([tuple(i) for i in labels], names=names)
+    else:
+        index = pd.Index(labels, name=names[0])
+    if plain["columns"] is None:
+        return pd.Series(plain["data"], index=index, dtype=float)
+    frame = pd.DataFrame(plain["data"], columns=plain["columns"], index=index)
+    return frame.astype({"n_target": "int64"})
+
+
 def _document(model: Any) -> dict[str, Any]:
     import privfair
 
-    tables = {
-        name: {
-            "index": [list(i) if isinstance(i, tuple) else i for i in getattr(model, name).index],
-            "values": getattr(model, name).tolist(),
-        }
-        for name in ("multipliers_", "violations_", "base_rates_")
-    }
+    tables = {name: _plain(getattr(model, name)) for name in _TABLES}
     mixes = model.mixes_
     return {
         "format": _FORMAT,
@@ -140,7 +168,6 @@ def _document(model: Any) -> dict[str, Any]:
         "ses_rule": _encoded(model.ses_rule_),
         "effort_rule": _encoded(model.effort_rule_),
         "groups": [list(label) for label in model.groups_],
-        "gaps": json.loads(model.gaps_.to_json(orient="split", double_precision=15)),
         "feature_names": [str(n) for n in getattr(model, "feature_names_in_", [])],
         "tables": tables,
     }
@@ -169,8 +196,6 @@ def _decoded(value: Any) -> Any:
 
 
 def _restored(cls: Any, document: dict[str, Any], arrays: dict[str, Any]) -> Any:
-    import pandas as pd
-
     made = cls(**{name: _decoded(v) for name, v in document["parameters"].items()})
     made.network_ = Network(tuple(document["sizes"]), arrays["mean"], arrays["scale"])
     made.model_ = arrays["theta"]
@@ -188,13 +213,9 @@ def _restored(cls: Any, document: dict[str, Any], arrays: dict[str, Any]) -> Any
     made.ses_rule_ = _decoded(document["ses_rule"])
     made.effort_rule_ = _decoded(document["effort_rule"])
     made.groups_ = tuple(tuple(label) for label in document["groups"])
-    gaps = document["gaps"]
-    index = [tuple(i) if isinstance(i, list) else i for i in gaps["index"]]
-    made.gaps_ = pd.DataFrame(gaps["data"], columns=gaps["columns"], index=index)
     made.n_features_in_ = len(made.network_.mean)
     if document["feature_names"]:
         made.feature_names_in_ = np.array(document["feature_names"], dtype=object)
     for name, table in document["tables"].items():
-        index = [tuple(i) if isinstance(i, list) else i for i in table["index"]]
-        setattr(made, name, pd.Series(table["values"], index=pd.Index(index), dtype=float))
+        setattr(made, name, _table(table))
     return made
