@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = attach(
         ],
         "_optim": ["make_optimizer"],
         "_plan": ["StatisticPlan", "TrainingPlan"],
+        "_progress": ["Progress"],
         "_regress": ["RegressorParts"],
         "_sampling": ["CyclicPoissonSampler", "PoissonSampler"],
         "_schedules": ["CosineSchedule", "LinearSchedule", "StepSchedule"],

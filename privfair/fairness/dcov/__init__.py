@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = attach(
     {
         "_calibrate": ["LambdaCalibration", "calibrate_lambda"],
         "_cells": ["cells_dcov_sq"],
+        "_classifier": ["FairDCovClassifier"],
         "_encoder": ["AttributeEncoder"],
         "_functions": ["ccdcov_sq", "dcor_sq", "dcov_sq"],
         "_independence": ["DCovTestResult", "independence_test"],
@@ -19,8 +20,10 @@ __getattr__, __dir__, __all__ = attach(
             "targeted_joint_distance_covariance",
         ],
         "_kernels": ["cell_kernel", "pool_small_cells"],
+        "_penalty": ["DistanceCovariancePenalty"],
         "_private_classifier": ["DPFairDCovClassifier"],
         "_private_regressor": ["DPFairDCovRegressor"],
+        "_regressor": ["FairDCovRegressor"],
         "_surrogate": ["BoundedDistanceCovariance"],
     },
 )

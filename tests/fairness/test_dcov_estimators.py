@@ -1,0 +1,294 @@
+"""Estimators that are fair without privacy: they remove what their penalty sees, and no more."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from privfair.core.exceptions import (
+    DataError,
+    InvalidParameterError,
+    LengthMismatchError,
+    MissingSensitiveFeatureError,
+    UtilityWarning,
+)
+from privfair.fairness.dcov import (
+    AttributeEncoder,
+    DistanceCovariancePenalty,
+    FairDCovClassifier,
+    FairDCovRegressor,
+)
+
+
+def gerrymandered(n=4_000, seed=0):
+    """Return a task that favours two opposite intersections; single attributes look fair."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    inside = a == b
+    X = np.stack([rng.normal(size=n) + 1.5 * inside, rng.normal(size=n)], axis=1)
+    y = (X[:, 0] + X[:, 1] + rng.logistic(size=n) > 1.0).astype(int)
+    return X, y, {"a": np.array(["x", "y"])[a], "b": np.array(["x", "y"])[b]}, inside
+
+
+def gap(values, inside):
+    return abs(float(values[inside].mean() - values[~inside].mean()))
+
+
+def make(cls=FairDCovClassifier, **options):
+    return cls(
+        **{"hidden_layer_sizes": (), "epochs": 12, "batch_size": 256, "random_state": 0, **options}
+    )
+
+
+@pytest.mark.parametrize("kind", ["ccdcov", "jdcov", "cells", "pairwise"])
+def test_intersections_are_seen_by_all_but_the_sum_over_single_attributes(kind):
+    X, y, S, inside = gerrymandered()
+    plain = gap(make(lambda_=0.0).fit(X, y).predict_proba(X)[:, 1], inside)
+    fair = make(penalty=kind, lambda_=30.0).fit(X, y, sensitive_features=S)
+    left = gap(fair.predict_proba(X)[:, 1], inside)
+    assert plain > 0.25
+    if kind == "pairwise":
+        assert left > 0.9 * plain
+    else:
+        assert left < 0.25 * plain
+
+
+def test_the_private_estimator_removes_the_gap_over_intersections_too():
+    from privfair.accounting import Ledger
+    from privfair.fairness.dcov import DPFairDCovClassifier
+
+    X, y, S, inside = gerrymandered()
+    groups = {"a": ["x", "y"], "b": ["x", "y"]}
+    left = {}
+    for kind, lam in (("ccdcov", 0.0), ("ccdcov", 60.0), ("pairwise", 60.0)):
+        clf = DPFairDCovClassifier(
+            groups=groups, penalty=kind, lambda_=lam, epsilon=3.0, schema="as_is",
+            ledger=Ledger(), epochs=30,
+        ).fit(X, y, sensitive_features=S)  # fmt: skip
+        left[kind, lam] = gap(clf.predict_proba(X)[:, 1], inside)
+    plain = left["ccdcov", 0.0]
+    assert left["ccdcov", 60.0] < 0.5 * plain
+    assert left["pairwise", 60.0] > 0.8 * plain
+
+
+def test_history_is_that_of_the_model_that_predicts():
+    """The last entry, taken during training, equals what the saved network gives on its rows."""
+    X, y, S, _ = gerrymandered(1_500)
+    X = X * [100.0, 0.01] + [5.0, 30.0]  # columns that had to be standardised
+    clf = make(lambda_=10.0, hidden_layer_sizes=(8,), epochs=5).fit(X, y, sensitive_features=S)
+    assert {name: len(values) for name, values in clf.history_.items()} == {
+        "loss": 5, "penalty": 5, "jsd": 5,
+    }  # fmt: skip
+    p = clf.predict_proba(X)[:, 1]
+    loss = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    assert clf.history_["loss"][-1] == pytest.approx(loss, rel=1e-4)
+    penalty = DistanceCovariancePenalty().fit(S)
+    found = float(penalty(torch.from_numpy(p), penalty.encode(S)))
+    assert clf.history_["penalty"][-1] == pytest.approx(found, rel=1e-3, abs=1e-7)
+    assert clf.history_["loss"][-1] < clf.history_["loss"][0]
+    assert 0 <= clf.history_["jsd"][-1] < 1
+    assert clf.n_steps_ == 5 * 6
+    assert clf.encoder_.feature_names_in_.tolist() == ["a", "b"]
+    assert clf.privacy_.unsafe == ("non_private",)
+
+
+def test_jensen_shannon_divergence_of_scores():
+    from privfair.fairness.dcov._network import _divergence
+
+    scores = torch.tensor([0.0, 0.0, 1.0, 1.0] * 50)
+    cell = torch.tensor([0, 0, 1, 1] * 50)
+    assert _divergence(scores, cell) == pytest.approx(1.0)
+    assert _divergence(scores, torch.tensor([0, 1, 0, 1] * 50)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_several_classes_and_frames():
+    import pandas as pd
+
+    X, _, S, inside = gerrymandered(3_000)
+    y = np.digitize(X[:, 0] + X[:, 1], [0.0, 1.5])
+    frame = pd.DataFrame({"one": X[:, 0], "two": X[:, 1], "kind": ["u", "v", "w"] * 1_000})
+    found = []
+    for lam in (0.0, 30.0):
+        clf = make(lambda_=lam)
+        clf.fit(frame, np.array(["lo", "mid", "hi"])[y], sensitive_features=pd.DataFrame(S))
+        p = clf.predict_proba(frame)
+        assert p.shape == (3_000, 3) and clf.classes_.tolist() == ["hi", "lo", "mid"]
+        found.append(max(gap(p[:, k], inside) for k in range(3)))
+    assert found[1] < 0.4 * found[0]
+    assert clf.feature_names_in_.tolist() == ["one", "two", "kind"]
+
+
+def test_regression_in_units_of_the_target():
+    X, _, S, inside = gerrymandered()
+    base = X[:, 0] + X[:, 1]
+    for unit in (1.0, 1e4):
+        y = unit * base
+        plain = make(FairDCovRegressor, lambda_=0.0).fit(X, y)
+        assert plain.score(X, y) > 0.999
+        fair = make(FairDCovRegressor, lambda_=10.0).fit(X, y, sensitive_features=S)
+        assert gap(fair.predict(X), inside) < 0.45 * gap(plain.predict(X), inside)
+        assert fair.loss_ == "squared" and fair.target_scale_ == pytest.approx(y.std())
+        assert fair.history_["penalty"][-1] < plain_penalty(plain.predict(X) / y.std(), S)
+    # In its own unit the same strength is another one.
+    raw = make(FairDCovRegressor, lambda_=1e-3, normalise="none")
+    raw.fit(X, 1e4 * base, sensitive_features=S)
+    assert raw.history_["penalty"][0] > 1e2 * fair.history_["penalty"][0]
+
+
+def plain_penalty(scores, S):
+    penalty = DistanceCovariancePenalty().fit(S)
+    return float(penalty(torch.from_numpy(scores), penalty.encode(S)))
+
+
+def claims(n=6_000, seed=0):
+    rng = np.random.default_rng(seed)
+    s = rng.integers(0, 2, n)
+    X = np.stack([rng.normal(size=n) + s, rng.normal(size=n)], axis=1)
+    exposure = rng.uniform(0.2, 2.0, n)
+    rate = 0.3 * np.exp(0.5 * X[:, 0] - 0.2 * X[:, 1])
+    return X, rng.poisson(rate * exposure), exposure, np.array(["m", "f"])[s], rate
+
+
+def test_counts_with_an_exposure():
+    X, y, exposure, S, rate = claims()
+    fit = {"sensitive_features": S, "exposure": exposure}
+    plain = make(FairDCovRegressor, lambda_=0.0, epochs=25).fit(X, y, **fit)
+    assert plain.loss_ == "poisson"
+    found = plain.predict(X)
+    assert np.corrcoef(np.log(found), np.log(rate))[0, 1] > 0.98
+    assert found.mean() == pytest.approx(rate.mean(), rel=0.1)
+    np.testing.assert_allclose(plain.predict(X, exposure=exposure), found * exposure)
+    fair = make(FairDCovRegressor, lambda_=10.0, epochs=25).fit(X, y, **fit)
+    group = S == "f"
+    assert gap(fair.predict(X), group) < 0.35 * gap(found, group)
+    # An exposure is no weight: counts over exposures with these as weights are the same task.
+    same = make(FairDCovRegressor, lambda_=0.0, epochs=25, loss="poisson")
+    same.fit(X, y / exposure, sample_weight=exposure)
+    np.testing.assert_allclose(same.predict(X), found, rtol=1e-5)
+    weighted = make(FairDCovRegressor, lambda_=0.0, epochs=25)
+    weighted.fit(X, y, exposure=exposure, sample_weight=np.full(len(y), 3.0))
+    np.testing.assert_allclose(weighted.predict(X), found, rtol=1e-5)
+
+
+def test_sample_weights_move_the_fit():
+    X, y, S, _ = gerrymandered(2_000)
+    weight = np.where(y == 1, 5.0, 1.0)
+    plain = make(lambda_=1.0).fit(X, y, sensitive_features=S)
+    heavy = make(lambda_=1.0).fit(X, y, sensitive_features=S, sample_weight=weight)
+    assert heavy.predict(X).mean() > plain.predict(X).mean() + 0.1
+
+
+def test_a_penalty_or_encoder_of_ones_own():
+    X, y, S, inside = gerrymandered(2_000)
+    own = DistanceCovariancePenalty("cells", estimator="v", strength=2.0)
+    fair = make(penalty=own, lambda_=20.0).fit(X, y, sensitive_features=S)
+    same = make(penalty="cells", estimator="v", lambda_=40.0).fit(X, y, sensitive_features=S)
+    np.testing.assert_allclose(fair.predict_proba(X), same.predict_proba(X), rtol=1e-6)
+    assert own.strength == 2.0 and own.encoder_ is None
+
+    class GroupMeans:
+        decomposable = False
+        requires: frozenset[str] = frozenset()
+
+        def __call__(self, scores, sensitive, *, y=None, sample_weight=None, **columns):
+            both = sensitive[:, 0] == sensitive[:, 1]
+            return (scores[both].mean() - scores[~both].mean()) ** 2
+
+    mean = make(penalty=GroupMeans(), lambda_=30.0).fit(X, y, sensitive_features=S)
+    assert gap(mean.predict_proba(X)[:, 1], inside) < 0.1
+    encoder = AttributeEncoder(weights={"a": 3.0})
+    heavy = make(encoder=encoder, lambda_=10.0).fit(X, y, sensitive_features=S)
+    assert not hasattr(encoder, "blocks_") and heavy.encoder_ is not encoder
+
+
+def test_a_batch_with_few_rows_for_each_cell_warns():
+    X, y, S, _ = gerrymandered(400)
+    with pytest.warns(UtilityWarning, match="20 rows for each of 4 cells"):
+        make(batch_size=79, epochs=1).fit(X, y, sensitive_features=S)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(batch_size=80, epochs=1).fit(X, y, sensitive_features=S)
+        make(batch_size=20, epochs=1, lambda_=0.0).fit(X, y)
+
+
+@pytest.mark.parametrize("cls", [FairDCovClassifier, FairDCovRegressor])
+def test_saving_copying_and_repeating(cls, tmp_path):
+    X, y, S, _ = gerrymandered(600)
+    est = make(cls, hidden_layer_sizes=(4,), epochs=2).fit(X, y, sensitive_features=S)
+    est.save(tmp_path / "model.safetensors")
+    for other in (
+        cls.load(tmp_path / "model.safetensors"),
+        pickle.loads(pickle.dumps(est)),
+        clone(est).fit(X, y, sensitive_features=S),
+    ):
+        np.testing.assert_array_equal(other.predict(X), est.predict(X))
+        assert other.history_ == est.history_
+        assert other.get_params()["hidden_layer_sizes"] == (4,)
+    assert (
+        not np.array_equal(
+            clone(est).set_params(random_state=1).fit(X, y, sensitive_features=S).predict(X),
+            est.predict(X),
+        )
+        or cls is FairDCovClassifier
+    )
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "fit", "error", "match"),
+    [
+        (FairDCovClassifier, {"lambda_": -1.0}, {}, InvalidParameterError, "lambda_"),
+        (FairDCovClassifier, {"penalty": "hsic"}, {}, InvalidParameterError, "ccdcov"),
+        (FairDCovClassifier, {"group_weighting": 2}, {}, InvalidParameterError, "group_weig"),
+        (FairDCovClassifier, {"c": 0}, {}, InvalidParameterError, "c must be"),
+        (FairDCovClassifier, {"batch_size": 0}, {}, InvalidParameterError, "batch_size"),
+        (FairDCovClassifier, {"epochs": 0.5}, {}, InvalidParameterError, "epochs"),
+        (FairDCovClassifier, {"lr": -1}, {}, InvalidParameterError, "lr"),
+        (FairDCovClassifier, {"weight_decay": -1}, {}, InvalidParameterError, "weight_decay"),
+        (
+            FairDCovClassifier, {}, {"sensitive_features": None}, InvalidParameterError,
+            "needs sensitive_features",
+        ),
+        (
+            FairDCovClassifier, {}, {"sensitive_features": ["a"] * 5}, LengthMismatchError,
+            "same number of rows",
+        ),
+        (
+            FairDCovClassifier, {}, {"sensitive_features": [None] + ["a"] * 299},
+            MissingSensitiveFeatureError, "missing",
+        ),
+        (FairDCovRegressor, {"loss": "gamma"}, {}, InvalidParameterError, "poisson"),
+        (
+            FairDCovRegressor, {"loss": "squared"}, {"exposure": np.ones(300)},
+            InvalidParameterError, "exposure",
+        ),
+        (FairDCovRegressor, {}, {"exposure": np.zeros(300)}, DataError, "above 0"),
+        (FairDCovRegressor, {}, {"exposure": np.ones(4)}, LengthMismatchError, "exposure"),
+        (FairDCovRegressor, {"normalise": "std"}, {}, InvalidParameterError, "target_scale"),
+        (FairDCovRegressor, {"loss": "poisson"}, {"y": -np.ones(300)}, DataError, "counts"),
+        (FairDCovRegressor, {}, {"y": np.array(["a"] * 300)}, DataError, "numbers"),
+    ],
+)  # fmt: skip
+def test_refusals(cls, options, fit, error, match):
+    X, y, S, _ = gerrymandered(300)
+    given = {"y": y, "sensitive_features": S, **fit}
+    with pytest.raises(error, match=match):
+        make(cls, **options).fit(X, **given)
+
+
+@parametrize_with_checks(
+    [
+        FairDCovClassifier(lambda_=0.0, epochs=30, hidden_layer_sizes=()),
+        FairDCovRegressor(lambda_=0.0, epochs=30, hidden_layer_sizes=(), batch_size=64),
+    ],
+    expected_failed_checks=lambda est: {
+        "check_sample_weight_equivalence_on_dense_data": "batches are drawn by rows",
+    },
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
