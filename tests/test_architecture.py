@@ -200,6 +200,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/dp/_search.py": "public positions for validation, seeds of initial weights",
     "privfair/dp/forecasting/_forecaster.py": "seeds of trees and of runs on released rows",
     "privfair/dp/forecasting/_networks.py": "initial weights of recurrent layers",
+    "privfair/fairness/dcov/_network.py": "the order of rows in training without privacy",
     "privfair/training/_base.py": "the seed of a run without privacy, taken from random_state",
     "privfair/training/_models.py": "initial weights of hidden layers",
 }

@@ -322,6 +322,27 @@ def test_small_cells_are_pooled_and_smaller_ones_left_alone():
     assert float(weights[2]) == float(weights[3]) != 0.0
 
 
+def test_small_cells_are_told_from_noise_at_the_first_release_too():
+    """The first term of a moving average is (1 - decay) of a release: that bias is taken out."""
+    penalty = surrogate(ema=0.9)
+    penalty.observe_noise(0.5 * 0.01)
+    counts = np.array([0.5, 0.3, 0.05, 0.04, 0.05, 0.04, 0.0])
+    rows = torch.from_numpy(np.vstack([np.zeros((8, 7)), 0.5 * counts]))
+    for _ in range(3):  # a longer average has less noise, and never more cells in the pool
+        penalty.absorb(rows)
+        assert penalty.pooled_cells == (("other", "other"),)
+
+
+def test_predictions_out_of_range_are_not_moved_by_the_penalty():
+    loss = RangedSquaredLoss()
+    output = torch.tensor([[-1.5], [-0.5], [0.0], [0.9], [3.0]], requires_grad=True)
+    scores = loss.score(output)
+    assert scores.tolist() == pytest.approx([0.0, 0.25, 0.5, 0.95, 1.0])
+    scores.sum().backward()
+    torch.testing.assert_close(loss.score_backprop(output.detach()), output.grad)
+    assert output.grad.flatten().tolist() == [0.0, 0.5, 0.5, 0.5, 0.0]
+
+
 def test_without_a_release_or_without_groups_nothing_is_pulled():
     penalty = surrogate()
     scores = torch.linspace(0, 1, 7)
