@@ -26,7 +26,7 @@ __all__ = ["MAX_CELLS", "OTHER", "DeclaredGroups"]
 OTHER = "other"
 """Name of the cell of records whose values are not declared."""
 
-MAX_CELLS = 4096
+MAX_CELLS = 1024
 """Largest number of cells: a penalty holds a matrix of their distances."""
 
 
