@@ -110,6 +110,25 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch, ties: bool) -> No
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-17)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_accelerator_s_form_is_the_processor_s(
+    monkeypatch: pytest.MonkeyPatch, weighted: bool
+) -> None:
+    """The two ways to collect the sums agree, cut into chunks or not."""
+    rng = np.random.default_rng(5)
+    cell = torch.tensor(rng.integers(0, 4, 3000))
+    mass = torch.tensor(rng.random(3000)) if weighted else None
+    root, sign, line = rng.normal(size=(3, 4)), np.array([1.0, 1.0, -1.0]), rng.normal(size=4)
+    own = None if mass is None else mass.numpy()
+    whole = module._levels_on_cpu(cell.numpy(), own, root, sign, line)
+    for size in (1 << 20, 3 * 1024):
+        monkeypatch.setattr(module, "_CHUNK", size)
+        there = module._levels_on_device(cell, mass, root, sign, line)
+        np.testing.assert_allclose(there.numpy(), whole, rtol=1e-9, atol=1e-9)
+        again = module._levels_on_cpu(cell.numpy(), own, root, sign, line)
+        np.testing.assert_allclose(again, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_float32_and_a_large_offset_keep_their_digits() -> None:
     f, encoder = rows(500)
     kernel = cell_kernel("ccdcov", encoder.cell_distances())

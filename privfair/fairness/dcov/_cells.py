@@ -105,13 +105,13 @@ def cells_dcov_sq(
         raise DataError(f"cell codes must be below {len(matrix)}, the number of cells.")
     total = mass.cpu().numpy().astype(float)
     some = np.flatnonzero(total > 0)
-    new = np.zeros(len(matrix), dtype=np.int64)
-    new[some] = np.arange(len(some))
-    form, line = quadratic_form(
-        matrix[np.ix_(some, some)], total[some], estimator, group_weighting
-    )
-    out = _CellsForm.apply(scores, torch.as_tensor(new, device=codes.device)[codes], weight,
-                           form, line)  # fmt: skip
+    if len(some) < len(matrix):
+        new = np.zeros(len(matrix), dtype=np.int64)
+        new[some] = np.arange(len(some))
+        codes = torch.as_tensor(new, device=codes.device)[codes]
+        matrix, total = matrix[np.ix_(some, some)], total[some]
+    form, line = quadratic_form(matrix, total, estimator, group_weighting)
+    out = _CellsForm.apply(scores, codes, weight, form, line)
     return out if is_tensor else float(out)
 
 
@@ -190,18 +190,17 @@ def integrate(
 ) -> tuple[Tensor, Tensor]:
     """Return the integral of C'PC + b'C over thresholds, and its gradient in the scores."""
     n, n_cells = len(scores), len(form)
-    ordered, order = torch.sort(scores)
-    ordered = ordered.double()
+    order = _order(scores)
+    ordered = scores[order].double()
     cell = codes[order]
     mass = None if weight is None else weight[order]
-    gaps = ordered[1:] - ordered[:-1]
-    if n < 4 * n_cells or bool((gaps == 0).any()):
+    gaps = torch.diff(ordered)
+    if n < 4 * n_cells or not gaps.all():
         value, drop = _with_ties(ordered, cell, mass, form, line)
     else:
         steps = levels(cell, mass, form, line)
         value = gaps @ steps[:-1]
-        drop = -steps
-        drop[1:] += steps[:-1]
+        drop = torch.diff(steps, prepend=steps.new_zeros(1)).neg_() if gradient else steps
     if not gradient:
         return value, drop
     out = torch.empty_like(scores)
@@ -209,12 +208,30 @@ def integrate(
     return value, out
 
 
+def _order(scores: Tensor) -> Tensor:
+    """Return what sorts the scores; numpy's sort is several times faster than torch's here."""
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(np.argsort(scores.numpy()))
+    return torch.argsort(scores)
+
+
 def levels(cell: Tensor, mass: Tensor | None, form: Any, line: Any) -> Tensor:
     """Return the quadratic function after each record in order, by its eigenvectors."""
     values, vectors = np.linalg.eigh(form)
-    keep = np.abs(values) > len(values) * np.finfo(float).eps * np.abs(values).max(initial=0.0)
+    size = np.abs(values)
+    keep = size > len(values) * np.finfo(float).eps * size.max(initial=0.0)
     sign = np.sign(values[keep])
-    root = np.sqrt(np.abs(values[keep]))[:, None] * vectors[:, keep].T
+    root = np.sqrt(size[keep])[:, None] * vectors[:, keep].T
+    if cell.device.type != "cpu":
+        return _levels_on_device(cell, mass, root, sign, line)
+    own = None if mass is None else mass.numpy()
+    return torch.from_numpy(_levels_on_cpu(cell.numpy(), own, root, sign, line))
+
+
+def _levels_on_device(
+    cell: Tensor, mass: Tensor | None, root: Any, sign: Any, line: Any
+) -> Tensor:
+    """Return :func:`levels` where the codes lie."""
     device = cell.device
     rows = torch.as_tensor(np.ascontiguousarray(root), device=device)
     signs = torch.as_tensor(sign, device=device)
@@ -222,7 +239,7 @@ def levels(cell: Tensor, mass: Tensor | None, form: Any, line: Any) -> Tensor:
     n, width = len(cell), max(len(root), 1)
     size = max(_CHUNK // width, 1024)
     out = torch.empty(n, dtype=torch.float64, device=device)
-    count = torch.zeros(len(form), dtype=torch.float64, device=device)
+    count = torch.zeros(len(line), dtype=torch.float64, device=device)
     for start in range(0, n, size):
         part = cell[start : start + size]
         own = None if mass is None else mass[start : start + size]
@@ -236,6 +253,33 @@ def levels(cell: Tensor, mass: Tensor | None, form: Any, line: Any) -> Tensor:
         out[start : start + size] = torch.mv(path.square_().T, signs)
         out[start : start + size] += torch.cumsum(drift, dim=0)
         count += torch.bincount(part, weights=own, minlength=len(count))
+    return out
+
+
+def _levels_on_cpu(cell: Any, mass: Any, root: Any, sign: Any, line: Any) -> Any:
+    """Return :func:`levels` by numpy: the same sums, a fraction of the overhead in a batch."""
+    n = len(cell)
+    size = max(_CHUNK // max(len(root), 1), 1024)
+    out = np.empty(n)
+    count = np.zeros(len(line))
+    flat = not line.any()
+    for start in range(0, n, size):
+        part = cell[start : start + size]
+        own = None if mass is None else mass[start : start + size]
+        path = np.take(root, part, axis=1)
+        if own is not None:
+            path *= own
+        path[:, 0] += root @ count  # from exact counts: rounding does not travel far
+        path = torch.cumsum(torch.from_numpy(path), dim=1).numpy()  # faster than numpy's
+        np.multiply(path, path, out=path)
+        level = sign @ path
+        if not flat:
+            drift = line[part] if own is None else line[part] * own
+            drift[0] += line @ count
+            level += torch.cumsum(torch.from_numpy(drift), dim=0).numpy()
+        out[start : start + size] = level
+        if start + size < n:
+            count += np.bincount(part, weights=own, minlength=len(count))
     return out
 
 
