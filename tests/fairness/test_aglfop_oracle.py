@@ -234,6 +234,20 @@ def test_the_lower_bound_holds_for_any_dual(seed: int, shares: tuple[float, floa
         for name, info in ((n, program.informations[n]) for n in bounds)
     }
     assert program.lower_bound(raw, prices, bounds) <= truth + 1e-9
+    point = program.solve({name: 0.4 * top for name, top in program.of_labels.items()})
+    bounds = point.bounds
+    near = {
+        name: program.informations[name].potential(
+            h * (1 + 0.2 * rng.normal(size=h.shape)), point.prices[name]
+        )
+        for name, h in point.potentials.items()
+    }
+    same = {
+        name: program.informations[name].potential(h + 0.01 * rng.normal(), point.prices[name])
+        for name, h in point.potentials.items()
+    }
+    assert program.lower_bound(near, point.prices, bounds) <= point.error + 1e-9
+    assert program.lower_bound(same, point.prices, bounds) == pytest.approx(point.error, abs=1e-6)
 
 
 def test_empty_cells_labels_and_clients_take_no_part() -> None:

@@ -266,19 +266,6 @@ class Builder:
         """Add rows ``matrix @ x <= right``."""
         self._below.append((_padded(matrix, self.cost.size), np.asarray(right, dtype=float)))
 
-    def linear_gaps(self, information: Information, bound: float) -> None:
-        """Add |P(k | z, c) - P(k | z', c)| <= bound for all pairs of groups of each context."""
-        info, n_k = information, information.n_outcomes
-        flat = np.arange(info.masses.shape[0]).reshape(*info.weights.shape, n_k)
-        rate = sparse.diags_array(1.0 / np.repeat(np.maximum(info.weights, 1e-300).ravel(), n_k))
-        rates = sparse.csr_array(rate @ info.masses)
-        for c in range(info.weights.shape[1]):
-            groups = np.flatnonzero(info.weights[:, c] > 0)
-            for z in groups:
-                for other in groups[groups != z]:
-                    rows = rates[flat[z, c]] - rates[flat[other, c]]
-                    self.below(rows, np.full(n_k, bound))
-
     def information(self, information: Information, *, exact: bool = False) -> None:
         """Add a bound on an information, or hold it at zero by linear equalities."""
         self._informations.append((information, exact))

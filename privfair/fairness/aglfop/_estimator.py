@@ -186,7 +186,7 @@ default="demographic_parity"
         self.private_ = table.release is not None
         if hasattr(self, "surface_"):
             del self.surface_
-        self._program = self._program_of(table.p)
+        self._program = self._program_of(table.p, clients=True)
         labels = table.p if table.p.ndim == 3 else table.p.sum(axis=3)
         of_labels = OracleProgram(labels).of_labels
         self.label_global_disparity_ = of_labels["global"] / LN2
@@ -221,9 +221,11 @@ default="demographic_parity"
                     "tie_break is for mode='oracle'; the rules of mode='model' are as solved."
                 )
 
-    def _program_of(self, p: Any) -> Any:
+    def _program_of(self, p: Any, *, clients: bool = False) -> Any:
+        """Return the program of a table, with bounds on single clients if asked for."""
         if self.mode == "oracle":
-            return OracleProgram(p, tol=1e-3 * self.tol, clients=range(p.shape[1]))
+            own = range(p.shape[1]) if clients else ()
+            return OracleProgram(p, tol=1e-3 * self.tol, clients=own)
         n_y = p.shape[2]
         return RuleProgram(
             p, access=self.access, bounds=(FairnessBound(self.criterion),),
