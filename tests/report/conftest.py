@@ -67,7 +67,7 @@ def _only_standard(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(registry._REGISTERED, "report_sections", table)
     patch.setitem(registry._REGISTERED, "metrics", {})
     # Fewer points and resamples of the frontier, which every audit with labels has.
-    patch.setattr("privfair.report._sections.frontier.POINTS", 4)
+    patch.setattr("privfair.report._frontier.POINTS", 4)
     patch.setattr("privfair.report._sections.frontier.MAX_RESAMPLES", 20)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from privfair.report import AuditConfig, AuditResult, Predictions, audit, from_json, to_json
-from privfair.report._sections.frontier import curve_of, disparity, information
+from privfair.report._frontier import curve_of, disparity, information
 
 from .conftest import make_rows
 

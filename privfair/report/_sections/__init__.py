@@ -5,6 +5,7 @@ from privfair.report._context import Section
 from privfair.report._sections import (
     attacks,
     data,
+    dependence,
     frontier,
     groups,
     intersections,
@@ -39,6 +40,9 @@ STANDARD = (
     Section(
         "mitigation", "section.mitigation", mitigation.build, requires=("groups",), order=800,
         when=mitigation.given,
+    ),
+    Section(
+        "dependence", "section.dependence", dependence.build, requires=("groups",), order=900
     ),
     Section(
         "sep", "section.sep", sep.build, requires=("groups",), order=950, when=sep.given

@@ -3,97 +3,36 @@
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core.exceptions import PrivfairWarning, SolverError
 from privfair.core.randomness import check_random_state
 from privfair.core.statistics import bootstrap_interval, multinomial_resamples
 from privfair.report._context import AuditContext, Crossing
+from privfair.report._frontier import (
+    ACCESS,
+    Curve,
+    curve_of,
+    disparity,
+    information,
+    oracle_of,
+    rule_of,
+)
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
 from privfair.report._numbers import number
 
-__all__ = ["Curve", "Point", "build", "curve_of", "table_of"]
+__all__ = ["build", "table_of"]
 
 Floats = NDArray[np.float64]
 ORACLE = "bound, not achievable"
-ACCESS = {"client_blind": "rule sees group and score", "blind": "rule sees score only"}
-POINTS = 9
 BINS = 10
 MAX_RESAMPLES = 200
 MAX_PANELS = 3
-LEAST = 1e-5
 SETTLED = 1e-7
 MIN_KNOWN = 0.9
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """The best accuracy at one bound: of the oracle, and of each kind of rule.
-
-    An answer is None where the solver had none that passes its checks.
-    """
-
-    bound: float
-    best: Any
-    rules: dict[str, Any]
-    which: str
-    p: Floats
-
-    @property
-    def oracle(self) -> float | None:
-        """Accuracy that nothing exceeds."""
-        return None if self.best is None else float(self.best.accuracy)
-
-    @property
-    def oracle_price(self) -> float:
-        """Accuracy per bit."""
-        return math.inf if self.best is None else float(getattr(self.best, f"price_{self.which}"))
-
-    def accuracy(self, access: str) -> float | None:
-        """Accuracy of the best rule that sees no more than this."""
-        rule = self.rules[access]
-        return None if rule is None else float(rule.accuracy)
-
-    def price(self, access: str) -> float:
-        """Accuracy per bit, of the rule."""
-        rule = self.rules[access]
-        return math.inf if rule is None else _price(rule, self.which)
-
-    def losses(self, access: str) -> list[float | None]:
-        """Error rate of each group under the rule."""
-        rule = self.rules[access]
-        if rule is None:
-            return [None] * self.p.shape[0]
-        return [float(e) for e in _losses(self.p, rule.rule)]
-
-    @property
-    def gap(self) -> float | None:
-        """How far the answers are from proven best, at most."""
-        gaps = [] if self.best is None else [self.best.gap]
-        gaps += [r.proven_gap for r in self.rules.values() if r is not None]
-        return max(gaps) if gaps else None
-
-    @property
-    def status(self) -> str:
-        """What the solver says of the oracle, and which rules it has none of."""
-        words = "no answer" if self.best is None else str(self.best.status).replace("_", " ")
-        lost = [ACCESS[a] for a, r in self.rules.items() if r is None]
-        return words + "".join(f"; no answer: {name}" for name in lost)
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """The frontier of one attribute under a global or a local bound."""
-
-    which: str
-    label_bits: float
-    points: list[Point]
 
 
 def build(ctx: AuditContext) -> SectionResult:
@@ -181,79 +120,6 @@ def table_of(
     return counts.astype(np.int64), seen % 2 == 1
 
 
-def information(table: Floats) -> float:
-    """Return the mutual information of a two-way table, in bits."""
-    p = table / table.sum()
-    outer = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
-    seen = p > 0
-    return float((p[seen] * np.log2(p[seen] / outer[seen])).sum())
-
-
-def disparity(table: Floats, which: str) -> float:
-    """Return I(Z;A), or I(Z;A|S), of a table (group, client, value) in bits."""
-    if which == "global":
-        return information(table.sum(axis=1))
-    total = table.sum()
-    return sum(
-        float(table[:, s].sum() / total) * information(table[:, s])
-        for s in range(table.shape[1])
-        if table[:, s].sum() > 0
-    )
-
-
-# -- curves -----------------------------------------------------------------------------------
-def _rule(p: Floats, which: str, bound: float, access: str) -> Any:
-    """Return the best rule, or None where the solver has no answer that passes its checks."""
-    from privfair.fairness.aglfop import FairnessBound, fair_rule
-
-    # Below this a bound cannot be told from none of the information at all.
-    limits: dict[str, Any] = {f"eps_{which}": 0.0 if bound < LEAST else bound}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PrivfairWarning)
-        try:
-            return fair_rule(p, FairnessBound(**limits), access=access)
-        except SolverError:
-            return None
-
-
-def _oracle(labels: Floats, which: str, bound: float) -> Any:
-    from privfair.fairness.aglfop import aglfop
-
-    limits: dict[str, Any] = {f"eps_{which}": 0.0 if bound < LEAST else bound}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PrivfairWarning)
-        try:
-            return aglfop(labels, **limits)
-        except SolverError:
-            return None
-
-
-def curve_of(cells: NDArray[np.int64], which: str, points: int | None = None) -> Curve:
-    """Return the frontier from counts (group, client, label, response)."""
-    points = POINTS if points is None else points
-    p = cells / cells.sum()
-    labels = p.sum(axis=3)
-    top = disparity(labels, which)
-    out = []
-    for k in range(points):
-        bound = top * (k / (points - 1)) ** 2
-        best = _oracle(labels, which, bound)
-        rules = {access: _rule(p, which, bound, access) for access in ACCESS}
-        out.append(Point(bound, best, rules, which, p))
-    return Curve(which, top, out)
-
-
-def _price(rule: Any, which: str) -> float:
-    return float(next((v for name, v in rule.prices.items() if name.endswith(which)), 0.0))
-
-
-def _losses(p: Floats, rule: Floats) -> Floats:
-    """Return the error rate of each group under a rule W(k | z, s, r)."""
-    hits = np.einsum("zsyr,zsry->z", p, rule)
-    mass = p.sum(axis=(1, 2, 3))
-    return np.asarray(1.0 - hits / mass)
-
-
 # -- tables -----------------------------------------------------------------------------------
 def _points(ctx: AuditContext, crossing: Crossing, curve: Curve) -> Table:
     where = "" if curve.which == "global" else "-local"
@@ -315,7 +181,7 @@ def _models(ctx: AuditContext, crossing: Crossing) -> Table:
             values = _bootstrap(ctx, crossing, mine, accept, found)
         else:
             values = [_unsolved() if v is None else Value(v, n=int(mine.sum())) for v in found]
-        best = _oracle(p.sum(axis=3), "global", bits)
+        best = oracle_of(p.sum(axis=3), "global", bits)
         rows.append((model.name, accuracy, bits, None if best is None else best.accuracy, *values))
     return Table(
         f"frontier-models-{ctx.crossing_id(crossing)}-brief",
@@ -348,8 +214,8 @@ def _place(ctx: AuditContext, crossing: Crossing, model: AuditedModel) -> tuple[
 
 def _distances(p: Floats, accuracy: float, bits: float) -> tuple[float | None, ...]:
     """Return what is within reach at these bits, and the cost of none, without and with Z."""
-    there = _rule(p, "global", bits, "blind")
-    none = [_rule(p, "global", 0.0, access) for access in ("blind", "client_blind")]
+    there = rule_of(p, "global", bits, "blind")
+    none = [rule_of(p, "global", 0.0, access) for access in ("blind", "client_blind")]
     gain = None if there is None else float(there.accuracy) - accuracy
     return (
         None if gain is None else max(0.0, _settled(gain)),
