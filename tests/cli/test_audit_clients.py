@@ -22,7 +22,7 @@ def _standard_sections(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = {section.id: section for section in STANDARD}
     monkeypatch.setitem(registry._REGISTERED, "report_sections", found)
-    monkeypatch.setattr("privfair.report._sections.frontier.POINTS", 3)
+    monkeypatch.setattr("privfair.report._frontier.POINTS", 3)
     monkeypatch.setattr("privfair.report._sections.frontier.MAX_RESAMPLES", 20)
 
 

@@ -122,6 +122,24 @@ def test_sep_is_the_table_of_gaps(run: Run, csv: Path, table: pd.DataFrame) -> N
     assert "CSEP, among hours >= 40" in text.out and "Return to effort" in text.out
 
 
+def test_dcov_is_the_metric_alone_and_together(run: Run, csv: Path, table: pd.DataFrame) -> None:
+    from privfair.fairness.dcov import distance_correlation
+
+    got = call(run, "dcov", csv, "--score", "p", *SEX, "--sensitive", "race", *FAST, "--json")
+    assert got.code == 0, got.err
+    entries = json.loads(got.out)["dependence"]
+    assert [e["attributes"] for e in entries] == [["sex"], ["race"], ["sex", "race"]]
+    for entry in entries:
+        value = distance_correlation(
+            None, table["p"], sensitive_features=table[entry["attributes"]]
+        )
+        assert entry["distance_correlation_sq"]["value"] == pytest.approx(value)
+    assert entries[0]["distance_correlation_sq"]["null"]["p_value"] < 0.05
+    assert entries[1]["distance_correlation_sq"]["null"]["p_value"] > 0.005
+    text = call(run, "dcov", csv, *DECIDED, *FAST)
+    assert text.code == 0 and "of the decision" in text.out
+
+
 # -- figures ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("command", "more"),
@@ -185,6 +203,7 @@ def test_a_cap_that_is_too_small_ends_with_5(run: Run, csv: Path, tmp_path: Path
         ("pid", OVER),
         ("frontier", (*DECIDED, "--label", "y", "--points", "2")),
         ("sep", (*DECIDED, "--ses", "edu < 8")),
+        ("dcov", (*DECIDED, *FAST)),
     ],
 )
 def test_a_raw_look_is_entered(
@@ -268,7 +287,7 @@ def test_missing_values_need_a_policy(run: Run, csv: Path, table: pd.DataFrame) 
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom privfair.cli.main import run\n"
-        "for name in ('pid', 'frontier', 'sep'):\n"
+        "for name in ('pid', 'frontier', 'dcov', 'sep'):\n"
         "    assert run(['fairness', name, '--help']) == 0\n"
         "heavy = {'torch', 'cvxpy', 'clarabel', 'matplotlib', 'sklearn', 'pandas', 'numpy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"

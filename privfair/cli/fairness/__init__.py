@@ -1,11 +1,13 @@
 """``privfair fairness``: one question about disparities at a time, from a table of decisions.
 
 ``pid`` says where a disparity comes from, ``frontier`` how accurate decisions could be at a
-disparity, ``sep`` how underprivileged members of each group fare.
+disparity, ``dcov`` how much the whole score depends on the groups, ``sep`` how underprivileged
+members of each group fare.
 """
 
 import click
 
+from privfair.cli.fairness._dcov import dcov
 from privfair.cli.fairness._frontier import frontier
 from privfair.cli.fairness._pid import pid
 from privfair.cli.fairness._sep import sep
@@ -22,5 +24,5 @@ def command() -> None:
     """
 
 
-for _command in (pid, frontier, sep):
+for _command in (pid, frontier, dcov, sep):
     command.add_command(_command)
