@@ -234,6 +234,12 @@ def test_the_lower_bound_holds_for_any_dual(seed: int, shares: tuple[float, floa
         for name, info in ((n, program.informations[n]) for n in bounds)
     }
     assert program.lower_bound(raw, prices, bounds) <= truth + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_lower_bound_is_tight_and_holds_beside_the_optimum(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    program = OracleProgram(informative(seed, (2, 2, 2)))
     point = program.solve({name: 0.4 * top for name, top in program.of_labels.items()})
     bounds = point.bounds
     near = {
