@@ -88,8 +88,10 @@ def test_a_model_is_below_its_own_curve_and_found_where_it_is(rows: dict[str, An
 
 
 def test_the_perfect_decision_has_nothing_left_to_gain(rows: dict[str, Any]) -> None:
-    found = run(rows, Predictions(rows["y"])).findings
-    value = found["fairness.frontier.distance.sex"].value
+    result = run(rows, Predictions(rows["y"]))
+    last = cells(result.section("frontier").table("frontier-sex"))[-1]
+    assert last["blind"] == pytest.approx(1.0, abs=1e-6)  # the decision itself is a rule
+    value = result.findings["fairness.frontier.distance.sex"].value
     assert value is not None and value.estimate == pytest.approx(0.0, abs=1e-6)
     assert value.low is not None and value.low >= 0.0
 
