@@ -182,6 +182,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/fairness/pid/_private.py": "simulated releases for an interval; no data behind them",
     "privfair/fairness/pid/_tests.py": "permutations of data already held",
     "privfair/fairness/pid/_uncertainty.py": "resampling of data already held",
+    "privfair/fairness/sep/_null.py": "null gaps of a table already held or released",
     "privfair/core/statistics/_permutation.py": "the null of a raw metric, from random_state",
     "privfair/fairness/metrics/_calibration.py": "random errors of intervals, from random_state",
     "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",

@@ -37,7 +37,9 @@ from privfair.fairness import (
     sep_violation,
     ses_preset,
 )
-from privfair.fairness.sep._rules import rule_from_dict
+from privfair.fairness.sep._composite import rule_from_dict
+from privfair.fairness.sep._gaps import gap_table
+from privfair.fairness.sep._sets import CellSums, read_sets
 from privfair.testing import check_metric
 
 METRICS = [sep_violation, sep_disparity, csep_violation, csep_disparity]
@@ -183,8 +185,62 @@ def test_the_null_reference_is_a_permutation_of_decisions() -> None:
     # Means over 4000 and 1500 draws: their standard errors are below .0006.
     assert e.null.expected == pytest.approx(np.mean(draws), abs=0.003)
     assert e.null.q95 == pytest.approx(np.quantile(draws, 0.95), abs=0.01)
-    scores = csep_disparity.estimate(None, h / 2 + 0.1, **columns)
-    assert scores.null is None
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_null_reference_of_scores_and_weights(weighted) -> None:
+    """The normal limit against permutations of scores among the rows of the reference set."""
+    h, s, low, effort = random_rows(500, seed=4)
+    rng = np.random.default_rng(1)
+    h = 0.8 * h * rng.random(500)
+    w = rng.integers(0, 4, 500).astype(float) if weighted else None
+    columns = {
+        "sensitive_features": s, "ses_features": low, "effort_features": effort,
+        "sample_weight": w, "protected": "all",
+    }  # fmt: skip
+    inside = np.flatnonzero(effort & ((w > 0) if weighted else True))
+    for metric in (csep_violation, csep_disparity):
+        e = metric.estimate(None, h, **columns, n_resamples=4000, random_state=0)
+        draws = []
+        for _ in range(1000):
+            g = h.copy()
+            g[inside] = rng.permutation(h[inside])
+            draws.append(metric(None, g, **columns))
+        assert e.null is not None
+        # Standard errors of both means are below .001.
+        assert e.null.expected == pytest.approx(np.mean(draws), abs=0.004)
+        assert e.null.q95 == pytest.approx(np.quantile(draws, 0.95), abs=0.01)
+
+
+def test_intervals_hold_where_a_rate_is_near_its_end() -> None:
+    """Small sets with rare selections: 95 % intervals, tested at a level of 1e-3 in favour."""
+    for n, p_rest, p_target, share in ((1000, 0.05, 0.02, 0.05), (2000, 0.9, 0.97, 0.02)):
+        truth, hits, normal, reps = (p_rest - p_target) * (1 - share), 0, 0, 0
+        rng = np.random.default_rng(0)
+        while reps < 400:
+            low = rng.random(n) < share
+            if low.sum() < 30:
+                continue
+            h = (rng.random(n) < np.where(low, p_target, p_rest)).astype(float)
+            sets = read_sets(np.repeat("a", n), low, rows=h)
+            table = gap_table(CellSums.of(sets, h, None), sets, 30)
+            bottom, top = table.limits(1.96)
+            hits += bottom[0] <= truth <= top[0]
+            normal += abs(table.gap[0] - truth) <= 1.96 * table.se[0]
+            reps += 1
+        assert binomtest(hits, 400, 0.95, alternative="less").pvalue > 1e-3
+        # A normal interval with the same standard error fails here.
+        assert binomtest(normal, 400, 0.95, alternative="less").pvalue < 1e-6
+
+
+def test_intervals_agree_with_the_influence_function_in_large_sets() -> None:
+    h, s, low, effort = random_rows(60_000, seed=1)
+    w = np.random.default_rng(0).random(60_000) + 0.5
+    for values in (h, 0.4 * h + 0.2):
+        for weight in (None, w):
+            table = sep_gaps(values, s, low, effort=effort, sample_weight=weight, protected="all")
+            half = (table["ci_high"] - table["ci_low"]) / 2
+            assert np.allclose(half, 1.959964 * table["se"], rtol=0.02)
 
 
 def test_small_and_vacuous_sets() -> None:
@@ -409,8 +465,33 @@ def test_effort_curve_is_rates_by_bin_and_regression() -> None:
     assert found.plot() is not None
 
 
+def test_rules_learn_from_rows_or_say_why_not() -> None:
+    rule, mean = SESRule.quantile("a", 0.5), CompositeSES(["a"])
+    effort = EffortRule("a", rank_within=["b"])
+    kinds = np.array(["x", "y"], dtype=object)
+    for weight, error in (([0, 0], DataError), ([1], LengthMismatchError), ([-1, 2], DataError)):
+        for learner in (rule, mean):
+            with pytest.raises(error):
+                learner.fit({"a": [1, 2]}, sample_weight=weight)
+        with pytest.raises(error):
+            effort.fit({"a": [1, 2]}, kinds, sample_weight=weight)
+    for learner in (rule, mean):
+        with pytest.raises(DataError, match="no rows"):
+            learner.fit({"a": []})
+    with pytest.raises(InvalidTypeError, match="tables"):
+        CompositeSES(["a"], tables=3)
+    with pytest.raises(DataError, match="finite numbers"):
+        CompositeSES(["a"], tables={"a": {"x": "y"}}).fit({"a": ["x"]})
+    with pytest.raises(InvalidTypeError, match="rank_within"):
+        EffortRule("a", rank_within=3)
+    with pytest.raises(InvalidTypeError, match="label_columns"):
+        sep_gaps([0, 1], ["a", "b"], rule, ses_features={"a": [1, 2]}, label_columns=3)
+    booleans = np.array([True, False], dtype=object)
+    assert sep_gaps([0, 1], ["a", "a"], booleans, min_group=1)["gap"].tolist() == [0.5]
+
+
 def test_effort_curve_refuses_bad_bins() -> None:
-    for bins in ([], [3, 2], [float("nan")]):
+    for bins in ([], [3, 2], [float("nan")], ["a"], [True], 3, None):
         with pytest.raises(InvalidParameterError, match="rising"):
             effort_curve([0, 1], [1, 2], [True, False], ["a", "a"], bins=bins)
     with pytest.raises(DataError, match="finite"):

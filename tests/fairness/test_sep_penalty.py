@@ -117,7 +117,7 @@ def test_weights_are_the_gradient_of_the_priced_gaps(constrain, effort) -> None:
         gap = h[C].mean() - h[G].mean()
         size = float(gap.detach())
         assert penalty.gaps[j] == pytest.approx(size, abs=1e-12) and size > 0
-        assert penalty.prices[j] == pytest.approx(0.3 * size)
+        assert penalty.prices[j] == pytest.approx(0.3 * float(G.double().mean()) * size)
         total = total + (penalty.prices[j] + 2.0 * size) * gap
     (expected,) = torch.autograd.grad(total, scores)
     assert torch.allclose(weights / 300, expected, atol=1e-12)
@@ -132,12 +132,16 @@ def test_prices_follow_the_gaps() -> None:
     penalty.absorb(wide)  # rates .5 / .4 / 1.0 of sizes 1, .25, .25
     assert np.allclose(penalty.gaps, [0.1, -0.5]) and np.allclose(penalty.prices, 0.0, atol=1e-12)
     wide[1] = 0.0
-    for _ in range(9):
+    before = penalty.prices[0]
+    for k in range(40):
         penalty.absorb(wide)
+        rise = 0.5 / np.sqrt(1 + (k + 1) / 50) * 0.25 * (0.5 - 0.1)
+        assert penalty.prices[0] == pytest.approx(min(before + rise, 0.6))
+        before = penalty.prices[0]
     assert np.allclose(penalty.prices, [0.6, 0.0])
     both = make(ema=0.0, step=0.5, rho=0.0, one_sided=False, tolerance=0.1)
     both.absorb(wide)
-    assert np.allclose(both.prices, [0.2, -0.2])
+    assert np.allclose(both.prices, [0.05, -0.05])
 
 
 def test_sets_that_noise_could_have_made_are_left_alone() -> None:
@@ -206,6 +210,10 @@ def test_training_closes_the_gap_within_the_budget() -> None:
         ({"ses": np.ones(3, dtype=bool)}, InvalidTypeError, "rule"),
         ({"effort": LOW}, InvalidTypeError, "EffortRule"),
         ({"groups": []}, InvalidParameterError, "groups"),
+        ({"groups": "fm"}, InvalidTypeError, "list the labels"),
+        ({"groups": None}, InvalidTypeError, "list the labels"),
+        ({"groups": {"sex": "fm"}}, InvalidTypeError, "list the labels"),
+        ({"groups": ["f", "f"]}, InvalidParameterError, "once"),
         ({"ema": 1.0}, InvalidParameterError, "ema"),
         ({"tolerance": -0.1}, InvalidParameterError, "tolerance"),
         ({"temperature": 0.0}, InvalidParameterError, "temperature"),

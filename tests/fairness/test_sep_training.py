@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from fairlearn.reductions import GridSearch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -355,6 +357,48 @@ def test_the_moment_works_in_fairlearn(learner) -> None:
     assert found.max() <= 0.02 + 0.02  # tolerance plus the gap of the game, at most eps
 
 
+@pytest.mark.parametrize("one_sided", [True, False])
+def test_the_moment_works_in_a_grid_search(one_sided) -> None:
+    X, y, columns = problem()
+    before = sep_gaps(
+        LogisticRegression().fit(X, y).predict(X) == "yes", columns["sensitive_features"], LOW,
+        ses_features=columns["ses_features"],
+    )["gap"].max()  # fmt: skip
+    for learner in (LogisticRegression(), DecisionTreeClassifier(max_depth=4, random_state=0)):
+        search = GridSearch(
+            learner, SEPMoment(ses=LOW, one_sided=one_sided), grid_size=12,
+            constraint_weight=0.8,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            search.fit(
+                X, (y == "yes").astype(int), sensitive_features=columns["sensitive_features"],
+                ses_features=columns["ses_features"],
+            )  # fmt: skip
+        after = sep_gaps(
+            search.predict(X), columns["sensitive_features"], LOW,
+            ses_features=columns["ses_features"],
+        )["gap"].max()  # fmt: skip
+        assert after < 0.5 * before
+        assert len(search.predictors_) == 12
+        assert search.gammas_[search.best_idx_].loc["gap"].max() == pytest.approx(after)
+        assert (
+            bool((search.lambda_vecs_.loc[["reverse"]].to_numpy() > 0).any())
+            if (not one_sided)
+            else "reverse" not in search.lambda_vecs_.index.get_level_values(0)
+        )
+
+
+def test_rows_without_weight_fill_no_set() -> None:
+    X, y, columns = problem()
+    frame = columns["ses_features"]
+    weight = np.ones(len(y))
+    weight[(frame.sex == "f") & (frame.capital < 1)] = 0.0
+    for method in ("auglag", "post"):
+        with pytest.raises(SmallGroupError, match="min_group=30 training rows in the sets of f"):
+            SEPClassifier(ses=LOW, method=method).fit(X, y, sample_weight=weight, **columns)
+
+
 def test_the_moment_is_consistent() -> None:
     """The Lagrangian that fairlearn minimises is the one that the signed weights describe."""
     X, y, columns = problem(500)
@@ -450,6 +494,28 @@ def test_saving(kind, tmp_path) -> None:
         foreign.save(tmp_path / "foreign.safetensors")
     with pytest.raises(NotFittedError):
         SEPClassifier().save(tmp_path / "none.safetensors")
+
+
+def test_damaged_files_are_refused(tmp_path) -> None:
+    from safetensors.numpy import load, save
+
+    X, y, columns = problem(600)
+    path = tmp_path / "model"
+    SEPClassifier(ses=LOW).fit(X, y, **columns).save(path)
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    document, arrays = json.loads(header["__metadata__"]["privfair"]), load(data)
+    changes = [
+        ({"version": "x"}, {}), ({"version": True}, {}), ({"sizes": [7, 1]}, {}),
+        ({"classes": ["yes"]}, {}), ({"ses_rule": {"ses": {"rule": "?"}}}, {}),
+        ({"parameters": {"nothing": 1}}, {}), ({}, {"theta": arrays["theta"][:1]}),
+        ({}, {"theta": arrays["theta"] * np.nan}), ({}, {"mean": arrays["mean"][:1]}),
+    ]  # fmt: skip
+    for changed, other in changes:
+        text = json.dumps({**document, **changed})
+        path.write_bytes(save({**arrays, **other}, metadata={"privfair": text}))
+        with pytest.raises(UnsafeFileError):
+            SEPClassifier.load(path)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = attach(
         "_moment": ["SEPMoment"],
         "_penalty": ["SEPPenalty"],
         "_presets": ["effort_preset", "ses_preset"],
-        "_rules": ["CompositeSES", "SESRule"],
+        "_composite": ["CompositeSES"],
+        "_rules": ["SESRule"],
     },
 )

@@ -257,7 +257,12 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
         sets = self._sets(
             sensitive_features, ses_features, effort_features, labels, sample_weight=weight
         )
-        check_sizes(sets, self.min_group)
+        if len(set(labels[mass > 0].tolist())) < 2:
+            raise InvalidParameterError(
+                "only one class has rows of a sample_weight above 0, so that there is nothing to "
+                "tell apart. Give rows of both classes weight."
+            )
+        check_sizes(sets, self.min_group, weight)
         target = labels.astype(float)
         X = np.asarray(X, dtype=float)
         attributes = {

@@ -20,10 +20,16 @@ __all__ = ["Constraints", "check_sizes", "gap_matrix", "target_matrix"]
 Floats = NDArray[np.float64]
 
 
-def check_sizes(sets: Sets, min_group: int, stacklevel: int = 3) -> None:
-    """Refuse to train on sets that are too small; warn of gaps that are zero by construction."""
-    n_reference = int(sets.in_reference.sum())
-    sizes = [int(rows.sum()) for rows in sets.targets()]
+def check_sizes(
+    sets: Sets, min_group: int, weight: Floats | None = None, stacklevel: int = 3
+) -> None:
+    """Refuse to train on sets that are too small; warn of gaps that are zero by construction.
+
+    Rows of weight 0 do not count.
+    """
+    some = np.ones(sets.n_rows, dtype=bool) if weight is None else weight > 0
+    n_reference = int((sets.in_reference & some).sum())
+    sizes = [int((rows & some).sum()) for rows in sets.targets()]
     least = max(min_group, 1)
     few = [n for n, size in zip(sets.names, sizes, strict=True) if size < least]
     if n_reference < least or few:

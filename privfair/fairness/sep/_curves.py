@@ -141,11 +141,7 @@ def effort_curve(
     import pandas as pd
 
     least = check.non_negative_int(min_group=min_group)
-    edges = np.asarray(bins, dtype=float)
-    if edges.ndim != 1 or not edges.size or not np.isfinite(edges).all():
-        raise InvalidParameterError(f"bins must be finite, rising numbers, got {list(bins)}.")
-    if (np.diff(edges) <= 0).any():
-        raise InvalidParameterError(f"bins must be finite, rising numbers, got {list(bins)}.")
+    edges = _edges(bins)
     sets = read_sets(
         sensitive_features, ses, ses_features=ses_features, sample_weight=sample_weight,
         rows=y_pred,
@@ -209,6 +205,18 @@ def effort_curve(
         else pd.MultiIndex.from_tuples(list(sets.groups.labels), names=features)
     )
     return EffortCurve(curve, pd.DataFrame(rows, columns=columns, index=where))
+
+
+def _edges(bins: Any) -> Floats:
+    given = np.asarray(bins)
+    if given.ndim == 1 and given.size and given.dtype.kind in "fiu":
+        edges = given.astype(float)
+        if np.isfinite(edges).all() and (np.diff(edges) > 0).all():
+            return edges
+    raise InvalidParameterError(
+        f"bins must be finite, rising numbers, got {bins!r}. Write the edges between the bins of "
+        "effort, such as [20, 35, 40, 50]."
+    )
 
 
 def bin_names(edges: Floats) -> list[str]:

@@ -13,7 +13,7 @@ from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.core.frames import Table, as_table
 from privfair.fairness.sep._ranks import MidRanks
-from privfair.fairness.sep._rules import Bools, numeric_column
+from privfair.fairness.sep._rules import Bools, learning_weight, numeric_column
 
 __all__ = ["EffortRule", "types_of"]
 
@@ -98,9 +98,12 @@ class EffortRule:
             object.__setattr__(self, "threshold", check.real(threshold=self.threshold))
         if self.rank_within is not None:
             names = self.rank_within
-            names = (names,) if isinstance(names, str) else tuple(names)
+            names = (names,) if isinstance(names, str) else names
+            if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names):
+                raise InvalidTypeError("rank_within must be a list of names of columns.")
             if not names:
                 raise InvalidParameterError("rank_within must name at least one column.")
+            names = tuple(names)
             object.__setattr__(self, "rank_within", names)
         value = check.real(q=self.q)
         if not 0 < value < 1:
@@ -132,7 +135,8 @@ class EffortRule:
             return self
         values = self._values(features)
         kinds = self._types(types, len(values))
-        weight = np.ones(len(values)) if sample_weight is None else np.asarray(sample_weight)
+        given = learning_weight(sample_weight, len(values))
+        weight = np.ones(len(values)) if given is None else given
         made = []
         for kind in sorted(set(kinds.tolist())):
             rows = kinds == kind

@@ -11,7 +11,12 @@ from scipy.special import expit
 from sklearn.base import clone
 
 from privfair.core import _validation as check
-from privfair.core.exceptions import ConvergenceError, InvalidParameterError, UtilityWarning
+from privfair.core.exceptions import (
+    ConvergenceError,
+    InvalidParameterError,
+    InvalidTypeError,
+    UtilityWarning,
+)
 from privfair.core.randomness import check_random_state
 from privfair.fairness.sep._auglag import refit_threshold, train, unconstrained
 from privfair.fairness.sep._constraints import Constraints, target_matrix
@@ -75,6 +80,11 @@ class SEPTraining:
         check.positive_int(max_iter=self.max_iter)
         check.positive_int(max_rounds=self.max_rounds)
         check.non_negative_int(min_group=self.min_group)
+        if not isinstance(self.hidden_layer_sizes, tuple | list):
+            raise InvalidTypeError(
+                "hidden_layer_sizes must be a tuple of widths, such as (16,); got "
+                f"{type(self.hidden_layer_sizes).__name__}."
+            )
         for size in self.hidden_layer_sizes:
             check.positive_int(hidden_layer_sizes=size)
         for name in ("min_accuracy", "max_selection_change"):

@@ -53,6 +53,84 @@ class GapTable:
     ses_part: Floats
     gap_to_rest: Floats
     note: list[str]
+    split: Split | None = None
+
+    def limits(self, critical: float) -> tuple[Floats, Floats]:
+        """Return lower and upper limits of the gaps at a normal critical value.
+
+        From the parts of an exact table (:class:`Split`); from standard errors otherwise.
+        """
+        if self.split is None:
+            half_low = half_high = critical * self.se
+        else:
+            half_low, half_high = self.split.halves(critical)
+        with np.errstate(invalid="ignore"):
+            low = np.clip(self.gap - half_low, -1.0, 1.0)
+            high = np.clip(self.gap + half_high, -1.0, 1.0)
+        gone = np.isnan(self.gap) | np.isnan(self.se)
+        return np.where(gone, np.nan, low), np.where(gone, np.nan, high)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A gap as share of the rest times the difference between the rest and the target set.
+
+    The reference set is the target set G and the rest, so that ``r_R - r_G = (1 - s) (r_rest -
+    r_G)`` with the share s of G: two independent rates, and a share whose variance is known.
+
+    Attributes
+    ----------
+    target, rest : ndarray
+        Rates.
+    n_target, n_rest : ndarray
+        Sizes of simple random samples of decisions 0 and 1 with the variances of these rates.
+    share, share_variance : ndarray
+    """
+
+    target: Floats
+    rest: Floats
+    n_target: Floats
+    n_rest: Floats
+    share: Floats
+    share_variance: Floats
+
+    def halves(self, critical: float) -> tuple[Floats, Floats]:
+        """Return how far the limits lie below and above the gap.
+
+        Score limits of both rates, combined by the method of variance estimates recovery
+        (Newcombe 1998; Zou and Donner 2008): they hold where a rate is near 0 or 1 and its
+        estimated variance near 0. To first order they are the influence function's.
+        """
+        void = ~(self.n_rest > 0)
+        g_low, g_high = _score_limits(self.target, self.n_target, critical)
+        r_low, r_high = _score_limits(self.rest, self.n_rest, critical)
+        apart = critical**2 * (self.rest - self.target) ** 2 * self.share_variance
+        rest = 1.0 - self.share
+        low = np.hypot(self.rest - r_low, g_high - self.target) * rest
+        high = np.hypot(r_high - self.rest, self.target - g_low) * rest
+        return tuple(np.where(void, 0.0, np.sqrt(half**2 + apart)) for half in (low, high))  # type: ignore[return-value]
+
+
+def _score_limits(rate: Floats, n: Floats, critical: float) -> tuple[Floats, Floats]:
+    """Return Wilson's limits; n may be any number above 0, and infinite without variance."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z2n = critical**2 / n
+        centre = (rate + z2n / 2) / (1 + z2n)
+        half = critical * np.sqrt((rate * (1 - rate) + z2n / 4) / n) / (1 + z2n)
+    return np.minimum(centre - half, rate), np.maximum(centre + half, rate)
+
+
+def _size_of(rate: Floats, mass: Floats, square: Floats, spread: Floats) -> Floats:
+    """Return the size of a sample of decisions 0 and 1 whose rate has the same variance.
+
+    Where all decisions are 0, or all 1, that of the weights (Kish): a variance of 0 there is what
+    few rows show, not what is known.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        binomial = np.maximum(rate * (1 - rate), 0.0)
+        kish = mass**2 / square
+        by_variance = binomial * mass**2 / np.maximum(spread, 0.0)
+    return np.where(binomial > 1e-12, by_variance, kish)
 
 
 def gap_table(sums: CellSums, sets: Sets, min_group: int) -> GapTable:
@@ -72,13 +150,14 @@ def gap_table(sums: CellSums, sets: Sets, min_group: int) -> GapTable:
     whole = {k: float(v[view].sum()) for k, v in vars(sums).items()}
     part = {k: target(v) for k, v in vars(sums).items()}
     own = {k: by_group(v) for k, v in vars(sums).items()}
+    other = {k: _positive(whole[k] - part[k]) for k in whole}
     n_reference = whole["rows"]
     reference = whole["mass_h"] / whole["mass"] if whole["mass"] > 0 else np.nan
     rate = _rate(part["mass_h"], part["mass"])
     few = (part["rows"] < max(min_group, 1)) | (n_reference < max(min_group, 1))
     gap = np.where(few, np.nan, reference - rate)
     own_rate = _rate(own["mass_h"], own["mass"])
-    rest = _rate(whole["mass_h"] - part["mass_h"], _positive(whole["mass"] - part["mass"]))
+    rest = _rate(other["mass_h"], other["mass"])
     alone = np.where(whole["rows"] == part["rows"], np.nan, rest)
     note = [
         NOT_ENOUGH if bad else (VACUOUS if n == n_reference else "")
@@ -95,7 +174,27 @@ def gap_table(sums: CellSums, sets: Sets, min_group: int) -> GapTable:
         ses_part=np.where(few, np.nan, own_rate - rate),
         gap_to_rest=np.where(few, np.nan, alone - rate),
         note=note,
+        split=_split(whole, part, other, rate, rest),
     )
+
+
+def _split(
+    whole: dict[str, float],
+    part: dict[str, Floats],
+    other: dict[str, Floats],
+    rate: Floats,
+    rest: Floats,
+) -> Split:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = part["mass"] / whole["mass"]
+        variance = (part["square"] * (1 - share) ** 2 + other["square"] * share**2) / whole[
+            "mass"
+        ] ** 2
+    sizes = [
+        np.where(s["mass"] > 0, _size_of(r, s["mass"], s["square"], _spread(s, r, r)), 0.0)
+        for s, r in ((part, rate), (other, rest))
+    ]
+    return Split(rate, rest, sizes[0], sizes[1], share, variance)
 
 
 def _positive(values: Floats) -> Floats:
@@ -110,20 +209,20 @@ def _standard_error(
 
     The influence of row i on the gap is ``w_i (1_R (h - r_R) / W_R - 1_G (h - r_G) / W_G)``.
     """
-
-    def spread(sums: Any, a: Any, b: Any) -> Any:
-        """Sum of w^2 (h - a) (h - b)."""
-        return sums["square_hh"] - (a + b) * sums["square_h"] + a * b * sums["square"]
-
     w_r, w_g = whole["mass"], np.where(part["mass"] > 0, part["mass"], np.nan)
     variance = (
-        spread(whole, reference, reference) / w_r**2
-        + spread(part, rate, rate) / w_g**2
-        - 2 * spread(part, reference, rate) / (w_r * w_g)
+        _spread(whole, reference, reference) / w_r**2
+        + _spread(part, rate, rate) / w_g**2
+        - 2 * _spread(part, reference, rate) / (w_r * w_g)
         if w_r > 0
         else np.full(rate.shape, np.nan)
     )
     return np.sqrt(np.maximum(variance, 0.0))
+
+
+def _spread(sums: Any, a: Any, b: Any) -> Any:
+    """Return the sum of w^2 (h - a) (h - b)."""
+    return sums["square_hh"] - (a + b) * sums["square_h"] + a * b * sums["square"]
 
 
 def sep_gaps(
@@ -204,14 +303,20 @@ def sep_gaps(
 
     Notes
     -----
-    Intervals are normal ones from the influence function of the gap, which knows that target and
-    reference overlap. O(n_rows). The definition of SEP is that of the paper; gaps, CSEP as stated
-    here, decomposition and intervals are a reconstruction (see ``docs/fairness-sep.md``).
+    The target set lies in the reference set, so that a gap is the share of the rest times a
+    difference of two independent rates. Intervals combine score limits of both rates and the
+    variance of the share (Newcombe 1998; Zou and Donner 2008), so that they also hold where
+    nobody, or everybody, of a small set is selected; ``se`` is that of the influence function,
+    with which they agree to first order. O(n_rows). The definition of SEP is that of the paper;
+    gaps, CSEP as stated here, decomposition and intervals are a reconstruction (see
+    ``docs/fairness-sep.md``).
 
     References
     ----------
     Roy, Rizou, Papadopoulos, Ntoutsi 2025, "Achieving Socio-Economic Parity through the Lens of
-    EU AI Act", arXiv 2503.23056.
+    EU AI Act", arXiv 2503.23056. Newcombe 1998, "Interval estimation for the difference between
+    independent proportions". Zou, Donner 2008, "Construction of confidence limits about effect
+    measures".
 
     Examples
     --------
@@ -260,7 +365,7 @@ def warn_of(table: GapTable, sets: Sets, min_group: int, stacklevel: int = 3) ->
 
 def frame_of(table: GapTable, sets: Sets, confidence: float, pd: Any) -> pd.DataFrame:
     """Return the table as a data frame with intervals of each row alone."""
-    half = normal_critical(confidence) * table.se
+    low, high = table.limits(normal_critical(confidence))
     features = list(sets.groups.features)
     labels = sets.labels
     index = (
@@ -282,8 +387,8 @@ def frame_of(table: GapTable, sets: Sets, confidence: float, pd: Any) -> pd.Data
             "ses_part": table.ses_part,
             "gap_to_rest": table.gap_to_rest,
             "se": table.se,
-            "ci_low": np.clip(table.gap - half, -1.0, 1.0),
-            "ci_high": np.clip(table.gap + half, -1.0, 1.0),
+            "ci_low": low,
+            "ci_high": high,
             "note": table.note,
         },
         index=index,

@@ -16,13 +16,20 @@ from privfair.core.metric import Metric
 from privfair.core.randomness import check_random_state
 from privfair.core.registry import register
 from privfair.core.statistics import (
-    margin_permutations,
     normal_critical,
     null_reference,
     sidak_confidence,
 )
 from privfair.fairness.metrics._inputs import DEFAULT_POS_LABEL, read_weights
-from privfair.fairness.sep._gaps import MIN_GROUP, NOT_ENOUGH, VACUOUS, frame_of, gap_table
+from privfair.fairness.sep._gaps import (
+    MIN_GROUP,
+    NOT_ENOUGH,
+    VACUOUS,
+    GapTable,
+    frame_of,
+    gap_table,
+)
+from privfair.fairness.sep._null import null_gaps, null_scores
 from privfair.fairness.sep._sets import CellSums, Sets, read_decisions, read_sets
 
 __all__ = [
@@ -92,24 +99,20 @@ def worst(gaps: Floats, *, two_sided: bool) -> Floats:
     return np.asarray(np.where(known.any(axis=-1), top, np.nan))
 
 
-def simultaneous(
-    gaps: Floats, se: Floats, confidence: float, *, two_sided: bool
-) -> tuple[float, float]:
+def simultaneous(table: GapTable, confidence: float, *, two_sided: bool) -> tuple[float, float]:
     """Return an interval of the largest gap, from intervals that hold for all groups at once.
 
     Sidak's inequality: symmetric intervals of normal estimates hold together with at least the
     product of their levels, however the estimates depend on each other.
     """
-    some = ~np.isnan(gaps) & ~np.isnan(se)
+    some = ~np.isnan(table.gap) & ~np.isnan(table.se)
     if not some.any():
         return np.nan, np.nan
-    critical = normal_critical(sidak_confidence(confidence, int(some.sum())))
-    half = critical * se[some]
-    inside = gaps[some]
-    size = np.abs(inside) if two_sided else inside
-    low = float(np.clip((size - half).max(), 0.0, 1.0))
-    high = float(np.clip((size + half).max(), 0.0, 1.0))
-    return low, high
+    low, high = table.limits(normal_critical(sidak_confidence(confidence, int(some.sum()))))
+    low, high = low[some], high[some]
+    if two_sided:
+        low, high = np.maximum(low, -high), np.maximum(high, -low)
+    return float(np.clip(low.max(), 0.0, 1.0)), float(np.clip(high.max(), 0.0, 1.0))
 
 
 def _find(name: str) -> SEPMetric:
@@ -126,18 +129,21 @@ class SEPMetric(Metric):
 
     Notes
     -----
-    Intervals hold for all groups at once (Sidak). Without privacy the null reference permutes the
-    decisions among the rows of the reference set, exactly, where decisions are 0 and 1 and
-    unweighted; elsewhere there is none.
+    Intervals hold for all groups at once (Sidak). The null reference permutes the decisions among
+    the rows of the reference set: exactly where they are 0 and 1 and unweighted, by the normal
+    limit of that permutation for scores and weights, and under privacy by releases in which all
+    sets have one rate.
 
     With ``privacy=Budget(epsilon, delta)`` sums and sizes of all sets are released once, with
     discrete Gaussian noise (``docs/proofs/socio-economic-parity.md``); groups and thresholds must
     be public; groups whose noisy size is below ten standard deviations of the noise have no gap.
-    The interval covers sampling and noise.
+    The interval covers sampling and noise. ``pos_label`` is read one record at a time, and
+    ``y_true`` is not looked at, so that no record decides how the others count.
 
     References
     ----------
-    Roy, Rizou, Papadopoulos, Ntoutsi 2025, arXiv 2503.23056. Sidak 1967.
+    Roy, Rizou, Papadopoulos, Ntoutsi 2025, arXiv 2503.23056. Sidak 1967. Hoeffding 1951, "A
+    combinatorial central limit theorem".
     """
 
     def __init__(self, name: str, *, effort: bool, two_sided: bool, definition: str) -> None:
@@ -219,6 +225,7 @@ class SEPMetric(Metric):
             return private_estimate(
                 self, y_true, y_pred, sensitive_features, sample_weight, pos_label, options,
                 confidence=confidence, privacy=privacy, groups=groups, ledger=ledger,
+                n_resamples=n_resamples, random_state=random_state,
             )  # fmt: skip
         sets = self.read(y_true, y_pred, sensitive_features, sample_weight, groups, options)
         h = read_decisions(y_pred, pos_label)
@@ -226,18 +233,21 @@ class SEPMetric(Metric):
         sums = CellSums.of(sets, h, weight)
         table = gap_table(sums, sets, options.min_group)
         value = float(worst(table.gap, two_sided=self.two_sided))
-        low, high = simultaneous(table.gap, table.se, confidence, two_sided=self.two_sided)
-        null = None
-        if weight is None and not np.isnan(value) and bool(np.isin(h, (0.0, 1.0)).all()):
-            rng = check_random_state(random_state)
-            draws = null_gaps(sums, sets, ~np.isnan(table.gap), n_resamples, rng)
+        low, high = simultaneous(table, confidence, two_sided=self.two_sided)
+        null, rng = None, check_random_state(random_state)
+        if not np.isnan(value):
+            known = ~np.isnan(table.gap)
+            if weight is None and bool(np.isin(h, (0.0, 1.0)).all()):
+                draws = null_gaps(sums, sets, known, n_resamples, rng)
+            else:
+                draws = null_scores(sets, h, weight, known, n_resamples, rng)
             null = null_reference(value, worst(draws, two_sided=self.two_sided))
         few = [n for n, note in zip(sets.names, table.note, strict=True) if note == NOT_ENOUGH]
         void = [n for n, note in zip(sets.names, table.note, strict=True) if note == VACUOUS]
         return self.result(
             sets, table, value, low, high,
             reasons=_reasons(few, void, options.min_group), confidence=confidence, null=null,
-            method="influence function, simultaneous over groups (Sidak)",
+            method="score limits of both rates (MOVER), simultaneous over groups (Sidak)",
         )  # fmt: skip
 
     def result(
@@ -303,31 +313,6 @@ def _reasons(few: list[str], void: list[str], min_group: int) -> list[str]:
     if void:
         found.append(f"vacuous for {', '.join(void)}: the target set is the reference set")
     return found
-
-
-def null_gaps(
-    sums: CellSums, sets: Sets, known: NDArray[np.bool_], n_resamples: int, rng: Any
-) -> Floats:
-    """Return gaps when the decisions are permuted among the rows of the reference set.
-
-    Shape (n_resamples, n_targets). Exact hypergeometric draws, at a cost that does not depend on
-    the number of rows.
-    """
-    rows, marks = sums.rows, sums.mass_h
-    if sets.effort is not None and sets.reference == "conditional":
-        rows, marks = rows[:, :, 1:], marks[:, :, 1:]
-    target = rows[:, 1, -1].astype(np.int64)
-    whole, total = int(rows.sum()), round(float(marks.sum()))
-    sizes = np.append(target, whole - int(target.sum()))
-    drawn = margin_permutations(sizes, total, n_resamples, rng)[:, :-1]
-    picked = drawn[:, 1:]
-    size = target[1:]
-    if sets.everyone:
-        picked = np.column_stack([picked, drawn.sum(axis=1)])
-        size = np.append(size, target.sum())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gaps = total / whole - picked / size
-    return np.where(known, gaps, np.nan)
 
 
 CONSTANTS: dict[str, SEPMetric] = {}

@@ -19,7 +19,7 @@ __all__ = ["SEPMoment"]
 
 
 class SEPMoment(ClassificationMoment):
-    r"""Socio-economic parity for ``fairlearn.reductions.ExponentiatedGradient``.
+    r"""Socio-economic parity for ``fairlearn.reductions``.
 
     The constraints :math:`E[h \mid R] - E[h \mid G_j] \le` ``tolerance`` compare each target set
     with a reference set that contains it; fairlearn's own moments compare groups that do not
@@ -47,8 +47,9 @@ class SEPMoment(ClassificationMoment):
     Notes
     -----
     ``ExponentiatedGradient(estimator, SEPMoment(...)).fit(X, y, sensitive_features=S,
-    ses_features=P, effort_features=E)``. The labels are 0 and 1. For a multiplier
-    :math:`\lambda_j \ge 0` of :math:`\gamma_j(h) = \sum_i A_{ji} h_i` the signed weight of row i
+    ses_features=P, effort_features=E)``; ``GridSearch`` takes it too, and walks along the gaps,
+    not along floors. The labels are 0 and 1. For a multiplier :math:`\lambda_j \ge 0` of
+    :math:`\gamma_j(h) = \sum_i A_{ji} h_i` the signed weight of row i
     is :math:`-n \sum_j \lambda_j A_{ji}`, added to those of the error.
 
     References
@@ -67,6 +68,7 @@ class SEPMoment(ClassificationMoment):
     """
 
     short_name = "SEP"
+    default_objective_lambda_vec = None  # no multiplier of a gap is the error rate
 
     def __init__(
         self,
@@ -142,6 +144,25 @@ class SEPMoment(ClassificationMoment):
             floor=floor,
         )  # fmt: skip
         self._index = pd.MultiIndex.from_tuples(self.constraints_.names, names=["sign", "target"])
+        self._basis()
+
+    def _basis(self) -> None:
+        """Lay down the directions of multipliers that ``GridSearch`` walks along.
+
+        One for each target set: towards its gap, and the other way towards the reverse gap where
+        that is limited too. A floor points the way its gap does.
+        """
+        at = {name: place for place, name in enumerate(self.constraints_.names)}
+        targets = [target for sign, target in self.constraints_.names if sign == "gap"]
+        shape = (len(at), len(targets))
+        positive, negative = np.zeros(shape), np.zeros(shape)
+        for j, target in enumerate(targets):
+            positive[at[("gap", target)], j] = 1.0
+            if ("reverse", target) in at:
+                negative[at[("reverse", target)], j] = 1.0
+        self.pos_basis = pd.DataFrame(positive, index=self._index)
+        self.neg_basis = pd.DataFrame(negative, index=self._index)
+        self.neg_basis_present = pd.Series([not self.one_sided] * len(targets), dtype=bool)
 
     @property
     def index(self) -> pd.MultiIndex:
@@ -191,8 +212,8 @@ class SEPMoment(ClassificationMoment):
 
 
 class _Objective(ErrorRate):
-    """The error rate, which needs no sensitive feature."""
+    """The error rate; ``GridSearch`` hands it the sensitive features, which it does not need."""
 
-    def load_data(self, X: Any, y: Any) -> None:
+    def load_data(self, X: Any, y: Any, **attributes: Any) -> None:
         ClassificationMoment.load_data(self, X, pd.Series(as_vector(y, name="y").astype(int)))
         self._index = ["all"]

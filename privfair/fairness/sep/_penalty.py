@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ _COUNT_WEIGHT = 0.5
 
 Sizes do not change during a run and are averaged over all of it; sums of decisions do change.
 """
+_SLOWER = 50.0
+"""Releases after which the dual step starts to shrink with the root of their number.
+
+The sum of all steps has no bound and their squares grow with the logarithm of their number only,
+so that prices can go anywhere and the noise in them dies away beside what they have learnt.
+"""
 _SURE = 10.0
 """A set counts once its released size is this many standard deviations of its noise."""
 
@@ -38,11 +45,12 @@ class SEPPenalty:
 
     For every declared group the gap :math:`E[h \mid R] - E[h \mid G_j]` is to be at most
     ``tolerance``. At each step the trainer releases, with noise and from the batch of the
-    gradient, sums of h and sizes of R and of all :math:`G_j`; from these follow noisy gaps, and
-    prices :math:`\lambda_j \leftarrow \max(0, \lambda_j + \eta (v_j - \text{tolerance}))` by dual
-    ascent. The weight of a record's score is :math:`\sum_j \tilde\lambda_j (1_R / \pi_R -
-    1_{G_j} / \pi_{G_j})` with the prices and shares of earlier steps: it depends on that record
-    and on released sums only.
+    gradient, sums of h and sizes of R and of all :math:`G_j`; from these follow noisy gaps
+    :math:`v_j`, and prices :math:`\lambda_j \leftarrow \max(0, \lambda_j + \eta_t \pi_{G_j} (v_j -
+    \text{tolerance}))` by dual ascent, with steps that shrink and are smaller for smaller sets,
+    whose gaps are noisier. The weight of a record's score is :math:`\sum_j \tilde\lambda_j (1_R /
+    \pi_R - 1_{G_j} / \pi_{G_j})` with the prices and shares of earlier steps: it depends on that
+    record and on released sums only.
 
     Parameters
     ----------
@@ -66,8 +74,8 @@ class SEPPenalty:
     lift_only : bool, default=False
         Drop the reference's part of the weights, so that nobody's score is pushed down.
     reference : {"conditional", "overall"}, default="conditional"
-    step : float, default=0.1
-        Dual step eta for each release, above 0.
+    step : float, default=1.0
+        Dual step at the start, above 0: :math:`\eta_t = step / \sqrt{1 + t / 50}`.
     rho : float, default=1.0
         Weight of the current gap beside the price, at least 0.
     max_price : float, default=5.0
@@ -143,7 +151,7 @@ class SEPPenalty:
         temperature: float = 0.1,
         lift_only: bool = False,
         reference: str = "conditional",
-        step: float = 0.1,
+        step: float = 1.0,
         rho: float = 1.0,
         max_price: float = 5.0,
         ema: float = 0.9,
@@ -151,11 +159,7 @@ class SEPPenalty:
     ) -> None:
         _check_public(ses, effort)
         self.ses, self.effort = ses, effort
-        self.groups = dict(groups) if hasattr(groups, "keys") else {column: list(groups)}
-        if not self.groups or not all(len(labels) for labels in self.groups.values()):
-            raise InvalidParameterError(
-                "groups must list the labels of every protected column, as public knowledge."
-            )
+        self.groups = _declared(groups, column)
         self.tolerance = check.non_negative(tolerance=tolerance)
         self.one_sided = check.boolean(one_sided=one_sided)
         self.constrain = check.one_of(("soft", "hard_surrogate"), constrain=constrain)
@@ -242,8 +246,15 @@ class SEPPenalty:
         self.gaps = rate[0] - rate[1:]
         over = np.nan_to_num(self.gaps - self.tolerance, nan=0.0)
         under = np.nan_to_num(-self.gaps - self.tolerance, nan=0.0)
-        self._up = np.clip(self._up + self.step * over, 0.0, self.max_price)
-        self._down = np.clip(self._down + self.step * under, 0.0, self.max_price)
+        # Prices add up gaps of single releases: an average would only make them late, and late
+        # prices swing.
+        now = given[0] / size
+        fresh = now[0] - now[1:]
+        eta = self.step / math.sqrt(1.0 + (t - 1) / _SLOWER) * np.nan_to_num(size[1:], nan=0.0)
+        rise = np.nan_to_num(eta * (fresh - self.tolerance), nan=0.0)
+        fall = np.nan_to_num(eta * (-fresh - self.tolerance), nan=0.0)
+        self._up = np.clip(self._up + rise, 0.0, self.max_price)
+        self._down = np.clip(self._down + fall, 0.0, self.max_price)
         push = np.clip(self._up + self.rho * over, 0.0, self.max_price)
         if not self.one_sided:
             push = push - np.clip(self._down + self.rho * under, 0.0, self.max_price)
@@ -311,6 +322,24 @@ def _memberships(n_groups: int, effort: bool, reference: str) -> tuple[Floats, F
     inside = np.ones(len(cell)) if not effort or reference == "overall" else shown.astype(float)
     target = (group[:, None] == np.arange(n_groups)) & (low & shown)[:, None]
     return inside, target.astype(float)
+
+
+def _declared(groups: Any, column: str) -> dict[str, list[Any]]:
+    given = dict(groups) if isinstance(groups, Mapping) else {column: groups}
+    for labels in given.values():
+        if isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise InvalidTypeError(
+                "groups must list the labels of every protected column, such as ['f', 'm']; got "
+                f"{type(labels).__name__}."
+            )
+    found = {name: list(labels) for name, labels in given.items()}
+    if not found or not all(found.values()):
+        raise InvalidParameterError(
+            "groups must list the labels of every protected column, as public knowledge."
+        )
+    if any(len({str(v) for v in labels}) < len(labels) for labels in found.values()):
+        raise InvalidParameterError("groups must list every label once.")
+    return found
 
 
 def _check_public(ses: Any, effort: Any) -> None:

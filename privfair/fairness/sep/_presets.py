@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from privfair.core.exceptions import DataError, InvalidParameterError
+from privfair.fairness.sep._composite import CompositeSES
 from privfair.fairness.sep._effort import EffortRule
-from privfair.fairness.sep._rules import CompositeSES, SESRule
+from privfair.fairness.sep._rules import SESRule
 
 __all__ = ["effort_preset", "ses_preset"]
 

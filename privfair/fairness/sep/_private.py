@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,12 @@ from privfair.core import _validation as check
 from privfair.core.estimate import Estimate
 from privfair.core.exceptions import InvalidBudgetError, InvalidTypeError, PrivacyError
 from privfair.core.privacy import Budget
+from privfair.core.randomness import check_random_state
+from privfair.core.statistics import null_reference
+from privfair.fairness.metrics._inputs import check_rows
 from privfair.fairness.sep._gaps import GapTable
-from privfair.fairness.sep._sets import Sets, checked_groups, read_decisions
+from privfair.fairness.sep._null import null_releases
+from privfair.fairness.sep._sets import Sets, checked_groups, read_decisions, released_cells
 
 if TYPE_CHECKING:
     from privfair.fairness.sep._metrics import SEPMetric, SEPOptions
@@ -30,76 +35,116 @@ LEAST = 10.0
 FEW = "the noisy size of a set is below ten standard deviations of its noise"
 
 
-def sensitivity(*, everyone: bool) -> Fraction:
+def sensitivity() -> Fraction:
     """Return a bound on the L2 norm of one record's contribution, in units of a count.
 
-    One record adds (h, 1) with h in [0, 1] to the reference set and to the target set of its
-    group, and to that of everybody where there is one: at most ``sqrt(2 * sets)``.
+    One record adds (h, 1) with h in [0, 1] to one cell: at most ``sqrt(2)``, whatever the number
+    of groups, target sets and conditions.
     """
-    square = 2 * (3 if everyone else 2) * STEPS * STEPS
-    root = math.isqrt(square)
-    return Fraction(root if root * root == square else root + 1, STEPS)
+    return Fraction(math.isqrt(2 * STEPS * STEPS) + 1, STEPS)
 
 
 def contributions(sets: Sets, h: Floats) -> NDArray[np.int64]:
-    """Return the integer sums (h and 1 over the reference set, then over each target set).
+    """Return the integer sums of h and of 1 over every cell, shape (2 n_cells,).
 
     In steps; decisions are rounded toward zero, so that no contribution is longer than stated.
     """
-    steps = np.floor(np.clip(h, 0.0, 1.0) * STEPS).astype(np.int64)
-    found = []
-    for rows in [sets.in_reference, *sets.targets()]:
-        found += [int(steps[rows].sum()), int(np.count_nonzero(rows)) * STEPS]
-    return np.array(found, dtype=np.int64)
+    cells, n_cells = released_cells(sets)
+    inside = cells >= 0
+    steps = np.floor(np.clip(h[inside], 0.0, 1.0) * STEPS).astype(np.int64)
+    found = np.zeros((n_cells, 2), dtype=np.int64)
+    np.add.at(found[:, 0], cells[inside], steps)
+    found[:, 1] = np.bincount(cells[inside], minlength=n_cells) * STEPS
+    return found.reshape(-1)
 
 
-def noisy_gaps(noisy: Floats, sigma: float, *, binary: bool = False) -> GapTable:
+@dataclass(frozen=True, eq=False)
+class _Set:
+    """Released sums of some of the cells: h, rows, and how many cells they are."""
+
+    part: Floats
+    size: Floats
+    cells: Floats
+
+    def rate(self, sigma: float) -> Floats:
+        """Return the rate, NaN where the size cannot be told from noise."""
+        known = self.size >= LEAST * sigma * np.sqrt(self.cells)
+        safe = np.where(known, self.size, 1.0)
+        return np.where(known, np.clip(self.part / safe, 0.0, 1.0), np.nan)
+
+
+def noisy_gaps(noisy: Floats, sigma: float, *, everyone: bool = False) -> GapTable:
     """Return gaps and their standard errors from released sums, in units of a count.
 
     Parameters
     ----------
-    noisy : ndarray of shape (2 + 2 n_targets,)
+    noisy : ndarray of shape (4 (n_groups + 1),)
+        As :func:`contributions` orders them.
     sigma : float
         Standard deviation of the noise on each sum.
-    binary : bool
-        Whether decisions are known to be 0 or 1.
+    everyone : bool
+        Whether there is a target set of all groups together.
 
     Notes
     -----
-    Delta method. Sampling: ``v_R / n_R + v_G (1 / n_G - 2 / n_R)``, for the target set lies in
-    the reference set; v = r (1 - r), which bounds the variance of any h in [0, 1], with the
-    second factor not below zero unless h is binary. Noise: ``sigma^2 (1 + r^2) / n^2`` for each
-    of the two rates.
+    Delta method on ``(1 - s) (r_rest - r_G)`` with the share s of the target set G in the
+    reference set R. Sampling: r (1 - r) bounds the variance of any h in [0, 1], and is taken a
+    little towards 1/2 (four rows of rate 1/2 more), since a rate of 0 from few rows is no sure
+    one. Noise: that of the cells of G moves both rates, that of the other cells of R one.
     """
-    part, size = noisy[0::2], noisy[1::2]
-    known = size >= LEAST * sigma
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(known, np.clip(part / size, 0.0, 1.0), np.nan)
-        reference, target = rate[0], rate[1:]
-        n_r, n_g = size[0], size[1:]
-        spread = rate * (1 - rate)
-        factor = 1 / n_g - 2 / n_r
-        if not binary:
-            factor = np.maximum(factor, 0.0)
-        sampling = spread[0] / n_r + spread[1:] * factor
-        noise = sigma**2 * ((1 + reference**2) / n_r**2 + (1 + target**2) / n_g**2)
-        se = np.sqrt(np.maximum(sampling, 0.0) + noise)
-        rest = np.where(n_r - n_g >= LEAST * sigma,
-                        (n_r * reference - n_g * target) / (n_r - n_g), np.nan)  # fmt: skip
+    cells = np.asarray(noisy, dtype=float).reshape(-1, 2, 2)
+    n_groups = len(cells) - 1
+    targets, owns = cells[1:, 1], cells[1:].sum(axis=1)
+    counts = np.ones(n_groups)
+    if everyone:
+        targets = np.concatenate([targets, cells[:, 1].sum(axis=0)[None]])
+        owns = np.concatenate([owns, cells.sum(axis=(0, 1))[None]])
+        counts = np.append(counts, n_groups + 1.0)
+    whole = np.broadcast_to(cells.sum(axis=(0, 1)), targets.shape)
+    n_cells = np.full(len(targets), 2.0 * (n_groups + 1))
+    r = _Set(whole[:, 0], whole[:, 1], n_cells)
+    g = _Set(targets[:, 0], targets[:, 1], counts)
+    other = _Set(r.part - g.part, r.size - g.size, n_cells - counts)
+    own = _Set(owns[:, 0], owns[:, 1], 2.0 * counts)
+    reference, target, rest = r.rate(sigma), g.rate(sigma), other.rate(sigma)
     gap = reference - target
-    nothing = np.full(gap.shape, np.nan)
+    se = np.sqrt(_sampling(r, g, other, target, rest) + _noise_of(r, g, reference, target, sigma))
+    inside = own.rate(sigma)
     return GapTable(
-        n_target=np.maximum(np.rint(n_g), 0.0),
-        n_reference=max(round(float(n_r)), 0),
+        n_target=np.maximum(np.rint(g.size), 0.0),
+        n_reference=max(round(float(r.size[0])), 0) if len(r.size) else 0,
         rate_target=target,
-        rate_reference=float(reference),
+        rate_reference=float(reference[0]) if len(reference) else np.nan,
         gap=gap,
         se=np.where(np.isnan(gap), np.nan, se),
-        dp_part=nothing,
-        ses_part=nothing,
-        gap_to_rest=np.clip(rest, 0.0, 1.0) - target,
+        dp_part=np.where(np.isnan(gap), np.nan, reference - inside),
+        ses_part=np.where(np.isnan(gap), np.nan, inside - target),
+        gap_to_rest=rest - target,
         note=[FEW if bad else "" for bad in np.isnan(gap)],
     )
+
+
+def _sampling(r: _Set, g: _Set, other: _Set, target: Floats, rest: Floats) -> Floats:
+    """Variance from the rows being a sample."""
+    n_r, n_g, n_o = (np.maximum(s.size, 1.0) for s in (r, g, other))
+    share = np.clip(n_g / n_r, 0.0, 1.0)
+    apart = np.where(np.isnan(rest), 0.0, rest - target)
+    spread = [
+        q * (1 - q) / n
+        for q, n in (((p * n + 2.0) / (n + 4.0), n) for p, n in ((target, n_g), (rest, n_o)))
+    ]
+    spread[1] = np.where(np.isnan(rest), 0.25 / n_o, spread[1])
+    return np.asarray(
+        (1 - share) ** 2 * (spread[0] + spread[1]) + apart**2 * share * (1 - share) / n_r
+    )
+
+
+def _noise_of(r: _Set, g: _Set, reference: Floats, target: Floats, sigma: float) -> Floats:
+    """Variance from the noise of the release."""
+    n_r, n_g = (np.maximum(s.size, 1.0) for s in (r, g))
+    own = (1 / n_r - 1 / n_g) ** 2 + (target / n_g - reference / n_r) ** 2
+    others = (1 + reference**2) / n_r**2
+    return np.asarray(sigma**2 * (g.cells * own + (r.cells - g.cells) * others))
 
 
 def private_estimate(
@@ -115,28 +160,42 @@ def private_estimate(
     privacy: Any,
     groups: Any,
     ledger: Any,
+    n_resamples: int,
+    random_state: Any,
 ) -> Estimate:
     """Return the estimate from sums released under ``privacy``; the ledger is charged first.
 
     The guarantee is for one record under ``zero_out``: the number of rows, the groups and the
-    thresholds are public. Values, intervals and tables are post-processing of one release.
+    thresholds are public. Values, intervals, tables and the null reference are post-processing of
+    one release. Labels are not looked at: whether the status is the label by another name is a
+    question about all rows, whose answer would be one more release.
     """
     from privfair.accounting import default_ledger, guarantee
     from privfair.fairness.sep._metrics import simultaneous, worst
 
     budget = _checked(metric, privacy, groups, sample_weight, options)
-    sets = metric.read(y_true, y_pred, sensitive_features, None, groups, options)
-    h = read_decisions(y_pred, pos_label)
+    rng = check_random_state(random_state)
+    sets = metric.read(None, y_pred, sensitive_features, None, groups, options)
+    if y_true is not None:
+        check_rows(y_true=y_true, y_pred=y_pred)
+    h = read_decisions(y_pred, pos_label, per_record=True)
     check.strong_enough(budget.epsilon, budget.delta, sets.n_rows)
     mechanism = _mechanism(budget, sets, options.noise_random_state)
     book = default_ledger() if ledger is None else ledger
-    noisy = mechanism.release(
+    released = mechanism.release(
         contributions(sets, h), ledger=book, purpose=f"fairness metrics: {metric.name}"
     )
-    sigma = mechanism.sigma / STEPS
-    table = noisy_gaps(np.asarray(noisy, dtype=float) / STEPS, sigma)
+    noisy, sigma = np.asarray(released, dtype=float) / STEPS, mechanism.sigma / STEPS
+    table = noisy_gaps(noisy, sigma, everyone=sets.everyone)
     value = float(worst(table.gap, two_sided=metric.two_sided))
-    low, high = simultaneous(table.gap, table.se, confidence, two_sided=metric.two_sided)
+    low, high = simultaneous(table, confidence, two_sided=metric.two_sided)
+    null = None
+    if not math.isnan(value):
+        draws = null_releases(
+            noisy, sigma, everyone=sets.everyone, known=~np.isnan(table.gap), draws=n_resamples,
+            rng=rng,
+        )  # fmt: skip
+        null = null_reference(value, worst(draws, two_sided=metric.two_sided))
     few = [n for n, note in zip(sets.names, table.note, strict=True) if note]
     notes = ["the groups, the thresholds and the number of rows are public",
              "each record is one row"]  # fmt: skip
@@ -148,7 +207,7 @@ def private_estimate(
     )  # fmt: skip
     return metric.result(
         sets, table, value, low, high,
-        reasons=[f"{FEW}: {', '.join(few)}"] if few else [], confidence=confidence, null=None,
+        reasons=[f"{FEW}: {', '.join(few)}"] if few else [], confidence=confidence, null=null,
         method="delta method over sampling and noise, simultaneous over groups (Sidak)",
         privacy=promise, details={"noise_scale": sigma},
     )  # fmt: skip
@@ -198,9 +257,9 @@ def refuse_private(rule: Any) -> None:
 def _mechanism(budget: Budget, sets: Sets, seed: int | None) -> Any:
     from privfair.mechanisms import DiscreteGaussianMechanism
 
-    bound = sensitivity(everyone=sets.everyone) * STEPS
+    bound = sensitivity() * STEPS
     sigma = Fraction(_noise(budget.epsilon, budget.delta)) * bound
-    size = 2 + 2 * len(sets.labels)
+    size = 2 * released_cells(sets)[1]
     return DiscreteGaussianMechanism(sigma, bound, size=size, noise_random_state=seed)
 
 

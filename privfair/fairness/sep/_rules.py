@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core import _validation as check
-from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
-from privfair.core.frames import Table, as_table, missing_mask
-from privfair.fairness.sep._ranks import MidRanks, weighted_quantile
+from privfair.core.exceptions import (
+    DataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    LengthMismatchError,
+)
+from privfair.core.frames import Table, as_table
+from privfair.fairness.metrics._inputs import read_weights
+from privfair.fairness.sep._ranks import weighted_quantile
 
-__all__ = ["CompositeSES", "Rule", "SESRule", "numeric_column", "rule_from_dict"]
+__all__ = ["JoinedRules", "Rule", "SESRule", "inside", "learning_weight", "numeric_column"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -142,7 +146,7 @@ class SESRule(Rule):
             )
         check.one_of(OPERATORS, op=self.op)
         if self.q is not None:
-            object.__setattr__(self, "q", _inside(self.q))
+            object.__setattr__(self, "q", inside(self.q))
         elif self.threshold is None:
             raise InvalidParameterError(
                 "threshold is None. Give a finite number, or SESRule.quantile(column, q)."
@@ -165,7 +169,7 @@ class SESRule(Rule):
         -------
         SESRule
         """
-        return cls(column, op, None, _inside(q))
+        return cls(column, op, None, inside(q))
 
     @property
     def columns(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -194,7 +198,7 @@ class SESRule(Rule):
             return self
         table = as_table(features, name="ses_features", prefix="ses")
         values = numeric_column(table, self.column, of="ses_features")
-        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        weight = learning_weight(sample_weight, len(values))
         return replace(self, threshold=weighted_quantile(values, self.q, weight))
 
     def apply(self, features: Any) -> Bools:
@@ -271,192 +275,21 @@ class JoinedRules(Rule):
         return "(" + f" {self.how} ".join(str(part) for part in self.parts) + ")"
 
 
-@dataclass(frozen=True)
-class CompositeSES(Rule):
-    """Select the rows that are low on average over several columns.
-
-    The score of a row is the weighted mean of the mid-rank percentiles of its values (or of the
-    values themselves); rows with a score below the ``quantile`` of the fitted rows are selected.
-
-    Parameters
-    ----------
-    columns : sequence of str
-    weights : sequence of float or None, default=None
-        One per column, above 0; None means equal.
-    ranks : bool, default=True
-        Whether values are replaced by mid-rank percentiles, in which ties share one rank.
-    quantile : float, default=0.5
-        In (0, 1).
-    tables : mapping or None, default=None
-        Numbers for the categories of a column, such as a prestige scale of occupations, which
-        the caller answers for: ``{"occupation": {"Sales": 38.0, ...}}``. None is shipped.
-    learnt : tuple or None, default=None
-        Set by :meth:`fit`: distribution functions and threshold.
-
-    Attributes
-    ----------
-    fitted : bool
-    public : bool
-        Always False: ranks and the threshold depend on the other rows.
-
-    Notes
-    -----
-    O(n log n) to fit, O(n log m) to apply with m distinct values.
-
-    Examples
-    --------
-    >>> rule = CompositeSES(["schooling", "capital"])
-    >>> rows = {"schooling": [8, 9, 12, 16], "capital": [0, 0, 0, 90]}
-    >>> rule.fit(rows).apply(rows).tolist()
-    [True, False, False, False]
-    """
-
-    columns: tuple[str, ...]
-    weights: tuple[float, ...] | None = None
-    ranks: bool = True
-    quantile: float = 0.5
-    tables: Mapping[str, Mapping[str, float]] | None = None
-    learnt: tuple[tuple[MidRanks | None, ...], float] | None = None
-
-    def __init__(
-        self,
-        columns: Sequence[str],
-        weights: Sequence[float] | None = None,
-        ranks: bool = True,
-        quantile: float = 0.5,
-        tables: Mapping[str, Mapping[str, float]] | None = None,
-        learnt: Any = None,
-    ) -> None:
-        put = object.__setattr__
-        if isinstance(columns, str) or not all(isinstance(c, str) for c in columns):
-            raise InvalidTypeError("columns must be a list of names of columns.")
-        put(self, "columns", tuple(columns))
-        if not self.columns or len(set(self.columns)) != len(self.columns):
-            raise InvalidParameterError("columns must name at least one column, each one once.")
-        put(self, "weights", None)
-        if weights is not None:
-            put(self, "weights", tuple(check.positive(weights=w) for w in weights))
-            if len(self.weights or ()) != len(self.columns):
-                raise InvalidParameterError(
-                    f"weights has {len(weights)} entries for {len(self.columns)} columns."
-                )
-        put(self, "ranks", check.boolean(ranks=ranks))
-        put(self, "quantile", _inside(quantile))
-        put(self, "tables", tables)
-        put(self, "learnt", learnt)
-
-    @property
-    def fitted(self) -> bool:
-        """Whether ranks and threshold are known."""
-        return self.learnt is not None
-
-    @property
-    def public(self) -> bool:
-        """False: who is low depends on the other rows."""
-        return False
-
-    def _columns(self, features: Any) -> list[Floats]:
-        table = as_table(features, name="ses_features", prefix="ses")
-        found = []
-        for name in self.columns:
-            scale = (self.tables or {}).get(name)
-            if scale is None:
-                found.append(numeric_column(table, name, of="ses_features"))
-            else:
-                found.append(_scaled(table.column(name), scale, name))
-        return found
-
-    def _scores(self, columns: list[Floats], ranks: Sequence[MidRanks | None]) -> Floats:
-        read = [c if r is None else r(c) for c, r in zip(columns, ranks, strict=True)]
-        return np.asarray(np.average(np.stack(read), axis=0, weights=self.weights))
-
-    def fit(self, features: Any, *, sample_weight: Any = None) -> CompositeSES:
-        """Return the rule with ranks and threshold learnt from these rows.
-
-        Parameters
-        ----------
-        features : table
-        sample_weight : array-like or None
-        """
-        columns = self._columns(features)
-        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        ranks = tuple(MidRanks.of(c, weight) if self.ranks else None for c in columns)
-        threshold = weighted_quantile(self._scores(columns, ranks), self.quantile, weight)
-        return replace(self, learnt=(ranks, threshold))
-
-    def apply(self, features: Any) -> Bools:
-        """Return which rows are below the threshold.
-
-        Parameters
-        ----------
-        features : table
-        """
-        if self.learnt is None:
-            self._table(features)
-        ranks, threshold = self.learnt  # type: ignore[misc]
-        # Means of ranks that are equal on paper may differ in their last bit.
-        return self._scores(self._columns(features), ranks) < threshold - 1e-12
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule as JSON data."""
-        learnt = None
-        if self.learnt is not None:
-            ranks, threshold = self.learnt
-            learnt = {
-                "ranks": [None if r is None else r.to_dict() for r in ranks],
-                "threshold": threshold,
-            }
-        tables = None if self.tables is None else {k: dict(v) for k, v in self.tables.items()}
-        return {
-            "rule": "composite",
-            "columns": list(self.columns),
-            "weights": None if self.weights is None else list(self.weights),
-            "ranks": self.ranks,
-            "quantile": self.quantile,
-            "tables": tables,
-            "learnt": learnt,
-        }
-
-    def __str__(self) -> str:
-        return f"mean of {', '.join(self.columns)} below quantile({self.quantile:g})"
-
-
-def rule_from_dict(data: Mapping[str, Any]) -> Rule:
-    """Return the rule that ``to_dict`` wrote down."""
-    kind = data["rule"]
-    if kind == "threshold":
-        return SESRule(data["column"], data["op"], data["threshold"], data["q"])
-    if kind in ("and", "or"):
-        return JoinedRules(kind, tuple(rule_from_dict(part) for part in data["parts"]))
-    if kind == "composite":
-        learnt = data["learnt"]
-        if learnt is not None:
-            read = tuple(None if r is None else MidRanks.from_dict(r) for r in learnt["ranks"])
-            learnt = (read, float(learnt["threshold"]))
-        return CompositeSES(
-            data["columns"], data["weights"], data["ranks"], data["quantile"], data["tables"],
-            learnt,
-        )  # fmt: skip
-    raise InvalidParameterError(f"there is no rule of the kind {kind!r}.")
-
-
-def _inside(q: float) -> float:
+def inside(q: float) -> float:
+    """Return q if it lies strictly between 0 and 1."""
     value = check.real(q=q)
     if not 0.0 < value < 1.0:
         raise InvalidParameterError(f"q must be in (0, 1), got {value}.")
     return value
 
 
-def _scaled(column: NDArray[Any], scale: Mapping[str, float], name: str) -> Floats:
-    if missing_mask(column).any():
-        raise DataError(f"column {name!r} of ses_features has missing values.")
-    unknown = {v for v in set(column.tolist()) if v not in scale}
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} categories of column {name!r} are not in its table. Add a number for "
-            "each."
+def learning_weight(sample_weight: Any, n_rows: int) -> Floats | None:
+    """Return the weights of rows from which a rule learns; there must be something to learn."""
+    weight = read_weights(sample_weight, n_rows)
+    if n_rows == 0:
+        raise DataError("the data have no rows, so that a rule has nothing to learn from.")
+    if weight is not None and len(weight) != n_rows:
+        raise LengthMismatchError(
+            f"sample_weight has {len(weight)} rows and the features have {n_rows}."
         )
-    numbers = np.array([float(scale[v]) for v in column.tolist()])
-    if not all(math.isfinite(v) for v in numbers):
-        raise DataError(f"the table of column {name!r} must hold finite numbers.")
-    return numbers
+    return weight

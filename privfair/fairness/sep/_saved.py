@@ -15,10 +15,11 @@ from privfair.core.exceptions import (
     SchemaVersionError,
     UnsafeFileError,
 )
+from privfair.fairness.sep._composite import rule_from_dict
 from privfair.fairness.sep._effort import EffortRule
 from privfair.fairness.sep._network import Network
 from privfair.fairness.sep._post import ThresholdMix
-from privfair.fairness.sep._rules import Rule, rule_from_dict
+from privfair.fairness.sep._rules import Rule
 
 __all__ = ["SavedSEPMixin"]
 
@@ -108,12 +109,21 @@ class SavedSEPMixin:
             arrays = from_bytes(data)
         except Exception as error:  # the library's own error class derives from Exception alone
             raise UnsafeFileError(f"{path} was not written by SEPClassifier.save.") from error
-        if document["version"] > _VERSION:
+        version = document.get("version")
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise UnsafeFileError(f"{path} was not written by SEPClassifier.save.")
+        if version > _VERSION:
             raise SchemaVersionError(
-                f"{path} has version {document['version']}; this privfair reads up to {_VERSION}. "
+                f"{path} has version {version}; this privfair reads up to {_VERSION}. "
                 "Install a newer one."
             )
-        return _restored(cls, document, arrays)
+        try:
+            made = _restored(cls, document, arrays)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UnsafeFileError(
+                f"{path} was changed or damaged: its parts do not fit together."
+            ) from error
+        return made
 
 
 def _plain(table: Any) -> dict[str, Any]:
@@ -199,6 +209,14 @@ def _restored(cls: Any, document: dict[str, Any], arrays: dict[str, Any]) -> Any
     made = cls(**{name: _decoded(v) for name, v in document["parameters"].items()})
     made.network_ = Network(tuple(document["sizes"]), arrays["mean"], arrays["scale"])
     made.model_ = arrays["theta"]
+    network, width = made.network_, document["sizes"][0]
+    if (
+        made.model_.shape != (network.n_parameters,)
+        or any(a.shape != (width,) for a in (network.mean, network.scale))
+        or not all(np.isfinite(a).all() for a in arrays.values())
+        or len(document["classes"]) != 2
+    ):
+        raise ValueError("the arrays do not fit the sizes, or are not finite")
     made.classes_ = np.array(document["classes"])
     made.threshold_ = float(document["threshold"])
     made.mixes_ = None

@@ -31,19 +31,30 @@ REFERENCES = ("conditional", "overall")
 # --- decisions ------------------------------------------------------------------------------
 
 
-def read_decisions(y_pred: Any, pos_label: Any = DEFAULT_POS_LABEL) -> Floats:
-    """Return decisions, decision probabilities or scores as numbers in [0, 1]."""
+def read_decisions(
+    y_pred: Any, pos_label: Any = DEFAULT_POS_LABEL, *, per_record: bool = False
+) -> Floats:
+    """Return decisions, decision probabilities or scores as numbers in [0, 1].
+
+    With ``per_record`` each number is a function of its own entry and of ``pos_label``, as a
+    private release needs: no entry decides how the others are read.
+    """
     values = as_vector(y_pred, name="y_pred")
     if missing_mask(values).any():
         raise LabelError("y_pred has missing values. Drop these rows, or decide them.")
-    if pos_label is not DEFAULT_POS_LABEL and not _fractions(values):
-        if len(values) and pos_label not in set(values.tolist()) and len(set(values.tolist())) > 1:
+    numeric = values.dtype.kind in "fiub"
+    if pos_label is not DEFAULT_POS_LABEL:
+        one = numeric and not isinstance(pos_label, str) and bool(np.all(pos_label == 1))
+        if per_record:
+            return _one_by_one(values, pos_label, one)
+        if not _fractions(values):
+            return _chosen(values, pos_label)
+        if not one:
             raise LabelError(
-                f"pos_label={pos_label!r} does not occur in y_pred. Every rate would be 0; check "
-                "the spelling and the type."
+                f"pos_label={pos_label!r} names a label, and y_pred holds fractions, which are "
+                "scores of a positive decision. Leave pos_label out, or pass decisions."
             )
-        return np.asarray(values == pos_label, dtype=float)
-    if values.dtype.kind not in "fiub":
+    if not numeric:
         raise LabelError(
             "y_pred holds labels that are not numbers. Pass pos_label=..., the label of a "
             "positive decision."
@@ -55,6 +66,24 @@ def read_decisions(y_pred: Any, pos_label: Any = DEFAULT_POS_LABEL) -> Floats:
             "positive decision, a score). Rescale it, or pass pos_label=... for other labels."
         )
     return numbers
+
+
+def _chosen(values: NDArray[Any], pos_label: Any) -> Floats:
+    seen = set(values.tolist())
+    if pos_label not in seen and len(seen) > 1:
+        raise LabelError(
+            f"pos_label={pos_label!r} does not occur in y_pred. Every rate would be 0; check "
+            "the spelling and the type."
+        )
+    return np.asarray(values == pos_label, dtype=float)
+
+
+def _one_by_one(values: NDArray[Any], pos_label: Any, one: bool) -> Floats:
+    """Read each entry alone: the label 1 is also a probability of 1, another one is a name."""
+    if not one:
+        return np.asarray(values == pos_label, dtype=float)
+    numbers = values.astype(float)
+    return np.where((numbers >= 0) & (numbers <= 1), numbers, 0.0)
 
 
 def _fractions(values: NDArray[Any]) -> bool:
@@ -179,7 +208,7 @@ def read_sets(
 
 
 def _check_columns(ses: Any, effort: Any, label_columns: Any) -> None:
-    never = {label_columns} if isinstance(label_columns, str) else set(label_columns or ())
+    never = {label_columns} if isinstance(label_columns, str) else _names(label_columns)
     used: set[str] = set()
     for rule in (ses, effort):
         if isinstance(rule, Rule):
@@ -192,6 +221,16 @@ def _check_columns(ses: Any, effort: Any, label_columns: Any) -> None:
             "label_columns names them as the label, or as made from it. Being poor would then "
             "mean the outcome itself. Choose another column."
         )
+
+
+def _names(label_columns: Any) -> set[Any]:
+    try:
+        return set(() if label_columns is None else label_columns)
+    except TypeError:
+        raise InvalidTypeError(
+            "label_columns must be a list of names of columns, got "
+            f"{type(label_columns).__name__}."
+        ) from None
 
 
 def _read_low(ses: Any, ses_features: Any, weight: Any) -> tuple[Rule | None, Bools]:
@@ -214,6 +253,8 @@ def _read_low(ses: Any, ses_features: Any, weight: Any) -> tuple[Rule | None, Bo
 
 def _indicator(values: Any, name: str) -> Bools:
     column = as_vector(values, name=name)
+    if column.dtype.kind == "O" and all(isinstance(v, bool | np.bool_) for v in column.tolist()):
+        column = column.astype(bool)
     if column.dtype.kind == "b":
         return np.asarray(column, dtype=bool)
     if column.dtype.kind in "iuf" and set(np.unique(column).tolist()) <= {0, 1}:
@@ -316,6 +357,17 @@ class CellSums:
         return (
             self.rows, self.mass, self.mass_h, self.square, self.square_h, self.square_hh,
         )  # fmt: skip
+
+
+def released_cells(sets: Sets) -> tuple[NDArray[np.int64], int]:
+    """Return the cell of every row for a private release, and how many cells there are.
+
+    Cell 2 (group + 1) + eligible inside the reference set, -1 outside of it; group -1 are the
+    rows of no declared group. Every target set lies in the reference set, so that these cells,
+    which do not overlap, make up all of them.
+    """
+    code = (sets.groups.codes + 1) * 2 + sets.eligible
+    return np.where(sets.in_reference, code, -1), 2 * (len(sets.groups.labels) + 1)
 
 
 def checked_groups(groups: Any) -> None:
