@@ -27,7 +27,7 @@ from privfair.fairness._contingency import NOISE, ContingencyRelease, NoiseLaw
 if TYPE_CHECKING:
     from privfair.mechanisms import DPHistogram
 
-__all__ = ["join_clients", "release_contingency"]
+__all__ = ["join_clients", "ledger_per_record", "release_contingency"]
 
 _ONE_ROW = "each person is one row, counted in one cell"
 _PUBLIC_N = "the number of rows is public"
@@ -81,6 +81,8 @@ def release_contingency(
     SchemaError
         A value outside the declared categories where the axis has no ``other``, a missing
         value, an axis without categories.
+    IncompatibleNeighboringError
+        The ledger counts per user or per client, or under another relation.
     BudgetExceededError
         The ledger has not enough left. Any error before it spends nothing.
 
@@ -112,11 +114,12 @@ def release_contingency(
     >>> release.shape, release.privacy.epsilon, len(ledger.entries())
     ((2, 3), 0.5, 1)
     """
-    from privfair.accounting import default_ledger, guarantee
+    from privfair.accounting import guarantee
     from privfair.mechanisms import column_codes
 
     budget = _checked_budget(privacy, noise)
     check.one_of(NEIGHBORING, neighboring=neighboring)
+    book = ledger_per_record(ledger)
     domain = _checked_domain(columns, categories)
     rows = check_aligned(**{name: columns[name] for name in domain})
     n_public = None if neighboring == "add_remove" else rows
@@ -139,7 +142,6 @@ def release_contingency(
         seeded=mechanism.seeded,
         assumptions=(_PUBLIC_DOMAIN, _ONE_ROW, *(() if n_public is None else (_PUBLIC_N,))),
     )
-    book = default_ledger() if ledger is None else ledger
     noisy = mechanism.release_counts(counts.astype(np.int64), ledger=book, purpose=purpose)
     return ContingencyRelease(
         tuple(domain),
@@ -204,6 +206,8 @@ def join_clients(
     if not isinstance(releases, Mapping) or not releases:
         raise InvalidParameterError("releases must be a mapping of at least one client's table.")
     tables = list(releases.values())
+    if not all(isinstance(table, ContingencyRelease) for table in tables):
+        raise InvalidTypeError("releases must map each client to a ContingencyRelease.")
     first = tables[0]
     relation = first.privacy.neighboring
     if any(t.privacy.neighboring != relation for t in tables) or relation == "replace_one":
@@ -241,6 +245,24 @@ def join_clients(
         None if None in public else sum(n for n in public if n is not None),
         promise,
     )
+
+
+def ledger_per_record(ledger: LedgerLike | None) -> LedgerLike:
+    """Return the ledger, or the process's default one; refuse one of another unit than a record.
+
+    What protects one row is not charged where a person or a client with many rows is counted.
+    """
+    from privfair.accounting import default_ledger
+
+    book = default_ledger() if ledger is None else ledger
+    unit = getattr(book, "unit", "record")
+    if unit != "record":
+        raise IncompatibleNeighboringError(
+            f"the ledger counts per {unit}, and this table protects one row: someone with several "
+            "rows moves several cells, and the charge would be too small. Use a ledger per "
+            "record, for tables of one row a person."
+        )
+    return book
 
 
 # --- parts ------------------------------------------------------------------------------------

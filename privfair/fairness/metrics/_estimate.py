@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, cast
 
 from privfair.core.estimate import Estimate
-from privfair.core.exceptions import InvalidTypeError
+from privfair.core.exceptions import InvalidTypeError, PrivacyError
 from privfair.core.metric import Metric
 from privfair.fairness.metrics._base import ContextMetric
 from privfair.fairness.metrics._calibration import CalibrationGap
@@ -136,6 +136,12 @@ def estimate_all(
             rest |= {name: options[name] for name in ("cuts", "missing_group") if name in options}
             return list(next(iter(together))(chosen, **rest, privacy=privacy))
         for metric in chosen:
+            if metric.together is not None:
+                raise PrivacyError(
+                    f"{metric.name} under privacy= is made from a table of its own, with the "
+                    "client, and the other metrics from another: two releases, two charges. Ask "
+                    "for them in two calls, each with its budget; nothing was charged."
+                )
             if not isinstance(metric, ContextMetric) or metric.from_scores:
                 refuse(metric.name)
         check_rows(**data)

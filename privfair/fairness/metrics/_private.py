@@ -33,10 +33,12 @@ def private_context(
     is post-processing. The ledger is charged once, before the noise is drawn; bad input is
     refused before that.
     """
-    from privfair.accounting import default_ledger, guarantee
+    from privfair.accounting import guarantee
+    from privfair.fairness._release import ledger_per_record
     from privfair.mechanisms import DPHistogram
 
     budget = _checked(data, options, privacy)
+    book = ledger_per_record(ledger)
     exact = GroupTable.from_arrays(
         data["y_true"],
         data["y_pred"],
@@ -62,7 +64,6 @@ def private_context(
     mechanism = DPHistogram(
         domain, epsilon=budget.epsilon, noise_random_state=options.noise_random_state
     )
-    book = default_ledger() if ledger is None else ledger
     noisy = mechanism.release_counts(counts, ledger=book, purpose="fairness metrics: group table")
     full = np.zeros((exact.n_groups, 2, 2), dtype=np.int64)
     full[:, slice(None) if exact.has_labels else 0, :] = noisy

@@ -13,6 +13,7 @@ from privfair.core import _validation as check
 from privfair.core.estimate import NullReference
 from privfair.core.exceptions import InvalidParameterError
 from privfair.core.privacy import PrivacyGuarantee
+from privfair.core.randomness import check_random_state
 from privfair.core.statistics import null_reference
 from privfair.fairness.metrics._resample import Streams
 from privfair.fairness.pid._data import PIDTable
@@ -69,6 +70,8 @@ class Settings:
         check.boolean(bias_correction=self.bias_correction)
         check.boolean(stratify_by_client=self.by_client)
         check.positive(tol=self.tol)
+        check_random_state(self.random_state)
+        self.where()  # before any data are read, or anything is paid for
         if self.ci == "bootstrap" and self.n_resamples < 2:
             raise InvalidParameterError(
                 f"n_resamples must be at least 2 with ci='bootstrap', got {self.n_resamples}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "check_public",
     "check_settings",
     "check_size",
+    "complete",
     "decision_codes",
     "value_codes",
 ]
@@ -73,7 +74,10 @@ def bin_edges(bins: Any) -> int | tuple[float, ...]:
                 f"bins must be between 2 and {MAX_DECISIONS}, got {count}."
             )
         return count
-    edges = np.asarray(bins, dtype=float).reshape(-1)
+    try:
+        edges = np.asarray(bins, dtype=float).reshape(-1)
+    except (TypeError, ValueError):
+        raise InvalidTypeError("bins must be a whole number, or edges that are numbers.") from None
     if edges.size == 0 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
         raise InvalidParameterError(
             f"bins must be finite, strictly increasing edges, got {edges.tolist()}."
@@ -131,7 +135,7 @@ def value_codes(values: Any, declared: Any, name: str) -> tuple[Ints, tuple[Any,
     import pandas as pd
 
     column = as_vector(values, name=name)
-    _complete(column, name)
+    complete(column, name, public=declared is not None)
     if declared is not None:
         known = _declared(declared, name)
         codes = pd.Index(list(known), dtype=object).get_indexer(pd.Index(column, dtype=object))
@@ -151,13 +155,16 @@ def value_codes(values: Any, declared: Any, name: str) -> tuple[Ints, tuple[Any,
     return codes.reshape(-1).astype(np.int64), tuple(_plain(v) for v in levels.tolist())
 
 
-def _complete(column: NDArray[Any], name: str) -> None:
+def complete(column: NDArray[Any], name: str, *, public: bool = False) -> None:
+    """Refuse missing values and numbers that name nothing; no sizes with ``public``."""
     gone = int(missing_mask(column).sum())
     if gone:
+        how_many = "missing values" if public else f"{gone} missing values of {column.size}"
         raise LabelError(
-            f"{name} has {gone} missing values of {column.size}. Drop these rows, or give them a "
-            "value of their own."
+            f"{name} has {how_many}. Drop these rows, or give them a value of their own."
         )
+    if column.dtype.kind == "c":
+        raise LabelError(f"{name} must hold classes or real numbers, got complex ones.")
     if column.dtype.kind == "f" and not np.isfinite(column).all():
         raise LabelError(f"{name} must be finite in every row, got inf.")
 
@@ -174,9 +181,15 @@ def _plain(value: Any) -> Any:
 
 
 def _declared(values: Any, name: str) -> tuple[Any, ...]:
-    if isinstance(values, str | Mapping) or np.ndim(values) > 1:
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
         raise InvalidTypeError(f"the declared values of {name} must be a list.")
     known = tuple(np.asarray(list(values), dtype=object).tolist())
+    if any(isinstance(value, list) for value in known):
+        raise InvalidTypeError(f"the declared values of {name} must be a flat list.")
+    if missing_mask(np.asarray(known, dtype=object)).any():
+        raise InvalidParameterError(
+            f"the declared values of {name} hold a missing value, which no row can have."
+        )
     if not known or len(set(known)) != len(known):
         raise InvalidParameterError(
             f"the declared values of {name} must name at least one value, each one once."
@@ -188,7 +201,7 @@ def decision_codes(
     y_pred: Any, bins: Any, decisions: Any, public_only: bool
 ) -> tuple[Ints, tuple[Any, ...], tuple[float, ...] | None]:
     column = as_vector(y_pred, name="y_pred")
-    _complete(column, "y_pred")
+    complete(column, "y_pred", public=public_only)
     numeric = column.dtype.kind in "fiub"
     if decisions is not None:
         if bins is not None:
@@ -207,7 +220,9 @@ def decision_codes(
                 "decisions=[...] must be given under privacy= where decisions are text: which "
                 "ones occur in the data is private."
             )
-        return (column >= THRESHOLD).astype(np.int64), (0, 1), None
+        # Classes 0 and 1, or scores; what is neither has no declared decision.
+        inside = (column >= 0) & (column <= 1)
+        return np.where(inside, column >= THRESHOLD, -1).astype(np.int64), (0, 1), None
     if column.dtype.kind == "f" and not np.equal(column, np.floor(column)).all():
         if column.min() < 0 or column.max() > 1:
             raise ProbabilityRangeError(
@@ -235,6 +250,8 @@ def _binned(scores: Floats, bins: Any) -> tuple[Ints, tuple[Any, ...], tuple[flo
         edges = wanted
     codes = np.searchsorted(np.asarray(edges, dtype=float), scores, side="right")
     texts = [f"{edge:.4g}" for edge in edges]
+    if len(set(texts)) < len(texts):
+        texts = [repr(edge) for edge in edges]
     if not edges:
         return codes.astype(np.int64), ("any score",), edges
     names = [f"< {texts[0]}"]

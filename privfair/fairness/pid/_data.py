@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
+    InvalidTypeError,
     SensitiveFeatureError,
     SingleGroupError,
     SmallGroupError,
 )
+from privfair.core.frames import check_aligned
 from privfair.fairness.metrics._inputs import check_rows, read_groups, read_weights
 from privfair.fairness.metrics._table import Rows
 from privfair.fairness.pid._codes import (
@@ -179,8 +181,12 @@ def encode(
     clients: Any = None,
     labels: Any = None,
     public_only: bool = False,
+    empty: bool = False,
 ) -> Codes:
-    """Number the rows; with ``public_only`` by rules that do not depend on them."""
+    """Number the rows; with ``public_only`` by rules that do not depend on them.
+
+    ``empty`` allows no rows at all.
+    """
     if client is None:
         raise InvalidParameterError(
             "client is None, but who made the decision is half of this decomposition. Pass one "
@@ -192,9 +198,12 @@ def encode(
             "sensitive_features is None, but groups are what this compares. Pass one or more "
             "columns, aligned with y_pred by position."
         )
-    n = check_rows(
-        y_pred=y_pred, sensitive_features=sensitive_features, client=client, y_true=y_true
-    )
+    aligned = check_aligned if empty else check_rows
+    n = aligned(y_pred=y_pred, sensitive_features=sensitive_features, client=client, y_true=y_true)
+    if groups is not None and not isinstance(groups, Iterable):
+        raise InvalidTypeError(
+            "groups must be a list of groups, or a mapping of column to values."
+        )
     found = read_groups(sensitive_features, groups=groups, cuts=cuts, missing_group=missing_group)
     y, y_labels, edges = decision_codes(y_pred, bins, decisions, public_only)
     s, s_labels = value_codes(client, clients, "client")
@@ -236,6 +245,7 @@ def tabulate(
         **declared,
     )
     weights = read_weights(sample_weight, len(found.codes[0]))
+    weights = _scaled(weights)
     inside = found.inside
     excluded = int((~inside).sum())
     c, z, y, s = (code[inside] if excluded else code for code in found.codes)
@@ -259,10 +269,30 @@ def tabulate(
         sums = np.bincount(cell, weights=weights, minlength=size).reshape(shape)
         squares = np.bincount(cell, weights=weights**2, minlength=size).reshape(shape)
         rows = Rows.compress(cell, weights, np.ones(cell.size, dtype=np.int64))
+    if not ((sums.sum(axis=(2, 3)) > 0).sum(axis=1) >= 2).any():
+        where = "every stratum of y_true" if len(c_labels) > 1 else "all rows of positive weight"
+        raise SingleGroupError(
+            f"the sensitive feature {SEVERAL.join(found.features)} has one value in {where}, so "
+            "that there is nothing to compare. Does the weight or the label single out a group?"
+        )
     return PIDTable(
         counts, sums, squares, z_labels, found.features, y_labels, s_labels, c_labels,
         found.edges, merged, excluded, rows,
     )  # fmt: skip
+
+
+def _scaled(weights: Floats | None) -> Floats | None:
+    """Return weights whose squares can be summed; only their ratios matter.
+
+    A weight below 1e-100 of the largest adds nothing in double precision, and counts as zero.
+    """
+    if weights is None or not weights.size:
+        return weights
+    top = float(weights.max())
+    if not 1e-100 < top < 1e100:
+        weights = np.ldexp(weights, -int(np.frexp(top)[1]))
+        top = float(weights.max())
+    return np.where(weights < 1e-100 * top, 0.0, weights)
 
 
 # --- groups and clients ---------------------------------------------------------------------

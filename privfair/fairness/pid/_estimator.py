@@ -13,6 +13,7 @@ from privfair.core import _validation as check
 from privfair.core.estimate import Estimate
 from privfair.core.exceptions import (
     ConvergenceWarning,
+    InvalidParameterError,
     SmallSampleWarning,
     UtilityWarning,
 )
@@ -271,6 +272,11 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
             table = tabulate(y_pred, **rows, **options)
             _warn(table)
             return self._set(table, analyse(table, settings), settings)
+        if settings.by_client:
+            raise InvalidParameterError(
+                "stratify_by_client under privacy= is not available: the clients' numbers of "
+                "rows are not known there. Leave it out; intervals then let them vary."
+            )
         release, table = release_rows(
             y_pred,
             **rows,

@@ -155,14 +155,16 @@ def exact_dual(zy: Table, zs: Table) -> tuple[Table, Table]:
 def rounding_bound(zy: Table, zs: Table) -> Table:
     """Return a bound on the rounding error of the exact path, in nats, shape (B,).
 
-    Every value of the curves is a sum of at most n = m + K terms that add up to at most 1, so
-    that its error is at most n units of rounding; integrated over dtau / (tau (1 - tau)) between
-    the least and the largest inner posterior this is multiplied by the logarithm of their odds.
+    A margin is a sum of at most m or K terms of one sign, right to as many units of rounding
+    relative to itself; a value of the curves sums m + K such numbers that add up to at most 2.
+    So its error is at most 4 (m + K) units of rounding, ``_TIE`` included; integrated over
+    dtau / (tau (1 - tau)) between the least and the largest inner posterior this is multiplied
+    by the logarithm of their odds.
     """
     posterior, _, _ = _posteriors(zy, zs)
     inner = (posterior > 0) & (posterior < 1)
     odds = np.log(np.divide(posterior, 1 - posterior, out=np.ones_like(posterior), where=inner))
     span = np.where(inner, np.abs(odds), 0.0).max(axis=-1)
-    size = zy.shape[-1] * zs.shape[-1] * 2
+    size = zy.shape[-1] + zs.shape[-1]
     bound: Table = (8.0 * np.finfo(np.float64).eps) * (size + 4.0) * (2.0 * span + 4.0)
     return bound

@@ -16,6 +16,7 @@ from privfair.core.metric import Metric
 from privfair.core.registry import register
 from privfair.fairness.metrics._inputs import DEFAULT_POS_LABEL
 from privfair.fairness.pid._analysis import Settings, plain_parts, solve
+from privfair.fairness.pid._codes import complete, value_codes
 from privfair.fairness.pid._data import tabulate
 from privfair.fairness.pid._estimator import PIDDisparity
 from privfair.fairness.pid._report import METRIC_OF
@@ -94,8 +95,9 @@ class PIDMetric(Metric):
         """Return the plug-in value in bits."""
         client = columns.pop("client", None)
         _known(columns, (*_TABLE, "device", "tol"))
+        decided, columns = _against_rest(y_pred, pos_label, columns)
         table = tabulate(
-            _against_rest(y_pred, pos_label),
+            decided,
             sensitive_features=sensitive_features,
             client=client,
             sample_weight=sample_weight,
@@ -153,11 +155,12 @@ def pid_estimates(
     """Return estimates of several parts from one result, and one release where it is private."""
     known = set(inspect.signature(PIDDisparity).parameters)
     _known(options, tuple(sorted(known)))
+    decided, options = _against_rest(y_pred, pos_label, options)
     fitted = PIDDisparity(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmallSampleWarning)  # the status says it
         fitted.fit(
-            _against_rest(y_pred, pos_label),
+            decided,
             sensitive_features=sensitive_features,
             client=client,
             sample_weight=sample_weight,
@@ -176,18 +179,35 @@ def _known(options: dict[str, Any], allowed: Sequence[str]) -> None:
         )
 
 
-def _against_rest(y_pred: Any, pos_label: Any) -> Any:
-    """Return the decisions, or whether they are the positive one where it was named."""
+def _against_rest(
+    y_pred: Any, pos_label: Any, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the decisions and options, or whether decisions are the positive one if it is named.
+
+    Under privacy nothing but declared values is compared with the label: whether it occurs in the
+    rows is private.
+    """
     if pos_label is DEFAULT_POS_LABEL:
-        return y_pred
+        return y_pred, options
     values = as_vector(y_pred, name="y_pred")
-    hit = np.asarray(values == pos_label, dtype=bool)
-    if not hit.any():
+    declared, public = options.get("decisions"), options.get("privacy") is not None
+    complete(values, "y_pred", public=public)
+    if declared is None:
+        hit = np.asarray(values == pos_label, dtype=bool)
+        if not (public or hit.any()):
+            raise LabelError(
+                f"pos_label={pos_label!r} does not occur in y_pred, so that all parts would be 0; "
+                "check the spelling and the type."
+            )
+        return hit.astype(np.int64), options
+    codes, known = value_codes(values, declared, "y_pred")
+    if pos_label not in known:
         raise LabelError(
-            f"pos_label={pos_label!r} does not occur in y_pred, so that all parts would be 0; "
-            "check the spelling and the type."
+            f"pos_label={pos_label!r} is not among the declared decisions; check the spelling and "
+            "the type."
         )
-    return hit.astype(np.int64)
+    outside = np.where(codes < 0, -1, codes == known.index(pos_label))
+    return outside.astype(np.int64), {**options, "decisions": (0, 1)}
 
 
 PIDMetric.together = staticmethod(pid_estimates)

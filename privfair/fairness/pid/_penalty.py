@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 
 from privfair.core import _validation as check
-from privfair.core.exceptions import InvalidParameterError, LengthMismatchError, SchemaError
+from privfair.core.exceptions import (
+    DataError,
+    InvalidParameterError,
+    LengthMismatchError,
+    ProbabilityRangeError,
+    SchemaError,
+)
 from privfair.fairness.pid._torch import pid_torch
 
 __all__ = ["PIDPenalty"]
+
+_ROW_SUM = 1e-3  # what a softmax in half precision is off by
 
 
 class PIDPenalty:
@@ -117,6 +125,7 @@ class PIDPenalty:
         columns : Tensor
             Not used.
         """
+        _check_scores(scores)
         groups = sensitive[:, None] if sensitive.ndim == 1 else sensitive
         if client is None:
             if groups.shape[1] < 2:
@@ -130,6 +139,15 @@ class PIDPenalty:
                 f"scores, sensitive and client must have one entry a row, got {len(scores)}, "
                 f"{len(groups)} and {len(client)}."
             )
+        for name, column in (("sensitive", groups), ("client", client)):
+            if column.is_floating_point() and bool(torch.isnan(column).any()):
+                raise DataError(f"{name} must name a group in every row, got NaN.")
+        if len(scores) == 0:
+            return (scores * 0).sum().double()
+        if sample_weight is not None:
+            _check_weights(sample_weight, len(scores))
+            if not bool((sample_weight > 0).any()):
+                return (scores * 0).sum().double()
         table = _soft_table(scores, groups, client, sample_weight)
         if table.shape[0] < 2:
             return (scores * 0).sum().double()
@@ -139,6 +157,34 @@ class PIDPenalty:
             + self.redundant * parts.redundant
             + (self.masked * parts.masked)
         )
+
+
+def _check_scores(scores: Tensor) -> None:
+    shape = tuple(scores.shape)
+    if scores.ndim not in (1, 2) or (scores.ndim == 2 and shape[1] < 2):
+        raise SchemaError(
+            "scores must have shape (B,), the probability of decision 1, or (B, m) with the "
+            f"probabilities of m >= 2 decisions; got {shape}."
+        )
+    with torch.no_grad():
+        fair = bool(((scores >= 0) & (scores <= 1)).all())
+        if fair and scores.ndim == 2:
+            fair = bool(((scores.double().sum(dim=1) - 1).abs() <= _ROW_SUM).all())
+    if not fair:
+        raise ProbabilityRangeError(
+            "scores must be probabilities in [0, 1], those of several decisions adding up to 1 in "
+            "each row. Apply a sigmoid or softmax to logits first."
+        )
+
+
+def _check_weights(weight: Tensor, rows: int) -> None:
+    if tuple(weight.shape) != (rows,):
+        raise LengthMismatchError(
+            f"sample_weight must have one entry a row, shape ({rows},), got {tuple(weight.shape)}."
+        )
+    with torch.no_grad():
+        if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+            raise DataError("sample_weight must be finite and non-negative in every row.")
 
 
 def _soft_table(

@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core.estimate import NullReference
-from privfair.core.exceptions import InvalidParameterError, PrivacyError, SchemaError
+from privfair.core.exceptions import (
+    InvalidParameterError,
+    InvalidTypeError,
+    PrivacyError,
+    SchemaError,
+)
 from privfair.core.statistics import null_reference
 from privfair.fairness._contingency import ContingencyRelease
-from privfair.fairness._release import release_contingency
+from privfair.fairness._release import ledger_per_record, release_contingency
 from privfair.fairness.metrics._resample import Streams
 from privfair.fairness.pid._analysis import Analysis, Settings, plain_parts, solve
 from privfair.fairness.pid._codes import check_public, check_settings, check_size
@@ -67,6 +72,8 @@ def release_rows(
             "sample_weight under privacy= is not supported: one record's weight has no public "
             "bound here, so that no noise would cover it. Leave the weights out."
         )
+    book = ledger_per_record(ledger)
+    relation = getattr(book, "neighboring", "zero_out")
     found = encode(
         y_pred,
         sensitive_features=sensitive_features,
@@ -78,6 +85,7 @@ def release_rows(
         clients=clients,
         labels=labels,
         public_only=True,
+        empty=relation == "add_remove",  # no rows is a private fact there
         **declared,
     )
     if len(found.labels[1]) < 2:
@@ -87,7 +95,8 @@ def release_rows(
     if not bool(found.inside.all()):
         raise SchemaError(
             "some rows have a group, decision, label or client outside the declared ones. "
-            "Declare every value that could occur; nothing was charged."
+            "Declare every value that could occur (decisions are 0 and 1, or scores between, if "
+            "they are not declared); nothing was charged."
         )
     z_labels = tuple(SEVERAL.join(group) for group in found.labels[1])
     named = (found.labels[0], z_labels, *found.labels[2:])
@@ -97,8 +106,8 @@ def release_rows(
         {AXES[i]: np.asarray(found.codes[i]) for i in kept},
         {AXES[i]: list(range(len(named[i]))) for i in kept},
         privacy=privacy,
-        neighboring=getattr(ledger, "neighboring", "zero_out"),
-        ledger=ledger,
+        neighboring=relation,
+        ledger=book,
         purpose=PURPOSE,
         noise_random_state=noise_random_state,
     )
@@ -125,6 +134,10 @@ def table_of_release(
 
 
 def _order(release: ContingencyRelease) -> list[int]:
+    if not isinstance(release, ContingencyRelease):
+        raise InvalidTypeError(
+            f"release must be a ContingencyRelease, got {type(release).__name__}. Rows go to fit."
+        )
     wanted = [name for name in AXES if name != "y" or "y" in release.axes]
     if sorted(release.axes) != sorted(wanted):
         raise InvalidParameterError(
@@ -176,9 +189,10 @@ def analyse_release(
         corrected = _corrected(values, bias) if settings.bias_correction else None
         centre = corrected or values
         intervals, boundary = {}, {}
+        degrees = _degrees(table)
         for name in PARTS:
             intervals[name], boundary[name] = _interval(
-                drawn[name], values[name], centre[name], bias[name], settings.confidence, name
+                drawn[name], values[name], centre[name], bias[name], degrees[name], settings, name
             )
         # The client's curve, lifted by noise, hides at most this much of the unique part.
         hidden = max(bias["redundant"] + bias["unique_client"] + bias["unique"], 0.0)
@@ -249,16 +263,38 @@ def _corrected(values: Parts, bias: Parts) -> Parts:
     }
 
 
+def _degrees(table: PIDTable) -> dict[str, int]:
+    """Return how many independent contrasts each part is a sum of squares of, near zero."""
+    strata, groups, decisions, clients = table.counts.shape
+    overall = strata * (groups - 1) * (decisions - 1)
+    return {
+        "unique": overall,
+        "redundant": min(overall, strata * (groups - 1) * (clients - 1)),
+        "masked": overall * clients,
+        "global_disparity": overall,
+        "local_disparity": overall * clients,
+        "unique_client": strata * (groups - 1) * (clients - 1),
+        "coinformation": overall * clients,
+    }
+
+
 def _interval(
-    drawn: Floats, value: float, centre: float, bias: float, confidence: float, name: str
+    drawn: Floats,
+    value: float,
+    centre: float,
+    bias: float,
+    degrees: int,
+    settings: Settings,
+    name: str,
 ) -> tuple[tuple[float, float], bool]:
-    signed = name in SIGNED
+    signed, confidence = name in SIGNED, settings.confidence
     boundary = not signed and centre <= _STANDARD_ERRORS * float(np.std(drawn, ddof=1))
     tail = (1 - confidence) if boundary else (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], method="weibull")
-    # Each replicate is off twice: as the value is, and once more by its own noise. At zero the
-    # bias of the value is not that of its replicates, and only the second is taken back.
-    shift = bias if boundary else 2 * bias
+    # Each replicate is off twice: as the value is, and once more by its own noise. Near zero a
+    # part is a sum of squares of d contrasts. The bound on a single one, (|x| + z sd)^2, is right
+    # as it stands, for there the bias is part of the spread; with more of them it is a shift.
+    shift = bias * (1 - 1 / max(degrees, 1)) if boundary else 2 * bias
     low, high = float(low) - shift, float(high) - shift
     if not signed:
         low, high = max(low, 0.0), max(high, 0.0)

@@ -26,6 +26,17 @@ METRIC_OF = {
 }
 SMALL = 30
 BOUNDARY = "may be zero: a one-sided bound instead of an interval"
+MOSTLY_BIAS = (
+    "most of the value is estimated bias, of which more may be left: merge small clients, or read "
+    "the permutation test"
+)
+BIAS_OF = {
+    "unique": "unique",
+    "redundant": "global_disparity",
+    "masked": "local_disparity",
+    "global_disparity": "global_disparity",
+    "local_disparity": "local_disparity",
+}
 MOST_CLIENTS = 20
 NULL_OF = {
     "unique": "groups permuted within clients",
@@ -94,6 +105,8 @@ def _status(part: str, analysis: Analysis, table: PIDTable) -> tuple[str, str]:
     sizes = table.sums.sum(axis=(0, 2, 3)) if analysis.privacy else _rows(table)
     if bool(((sizes > 0) & (sizes < SMALL)).any()):
         return "small_sample", f"a group has fewer than {SMALL} rows"
+    if analysis.bias is not None and analysis.bias[BIAS_OF[part]] > 0.5 * analysis.values[part]:
+        return "small_sample", MOSTLY_BIAS
     return "ok", ""
 
 

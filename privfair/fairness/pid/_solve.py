@@ -89,7 +89,9 @@ def _two_groups(zy: Table, zs: Table) -> tuple[Table, Table]:
 def exact_multipliers(zy: Table, zs: Table) -> tuple[Table, Table]:
     """Return ``exact_dual`` of tables of any number of groups of which two have members."""
     alpha, beta = np.full(zy.shape, -np.inf), np.full(zs.shape, -np.inf)
-    if zy.shape[1] <= 2:
+    if zy.shape[1] == 1:
+        return tuple(a[:, :1] for a in exact_dual(*_two_groups(zy, zs)))  # type: ignore[return-value]
+    if zy.shape[1] == 2:
         return exact_dual(zy, zs)
     order = _order(zy)[:, :, None]
     for wide, narrow in zip((alpha, beta), exact_dual(*_two_groups(zy, zs)), strict=True):
