@@ -62,6 +62,7 @@ __getattr__, __dir__, __all__ = attach(
         ],
         "sep": [
             "CompositeSES",
+            "DPSEPClassifier",
             "EffortCurve",
             "EffortRule",
             "SEPClassifier",

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "_metrics": ["csep_disparity", "csep_violation", "sep_disparity", "sep_violation"],
         "_moment": ["SEPMoment"],
         "_penalty": ["SEPPenalty"],
+        "_private_classifier": ["DPSEPClassifier"],
         "_presets": ["effort_preset", "ses_preset"],
         "_composite": ["CompositeSES"],
         "_rules": ["SESRule"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -93,11 +94,13 @@ class SEPPenalty:
         ``2 + 2 n_groups``.
     feature_bound : float
         ``sqrt(2 (1 + 1/4))``: a record is in the reference set and in at most one target set.
+    names : list of str
+        Names of the groups, labels of several columns joined by commas.
     gaps : ndarray of shape (n_groups,)
         Gaps as last released; NaN where a set is too small to be told from noise.
     prices : ndarray of shape (n_groups,)
         Both follow ``absorb``. A trainer works on a copy of its own, so that those of the penalty
-        that was handed in stay as they are.
+        that was handed in stay as they are; :class:`DPSEPClassifier` shows those of the run.
 
     Raises
     ------
@@ -292,6 +295,11 @@ class SEPPenalty:
         gap = torch.where(size[1:] > 0, rate[0] - rate[1:], torch.zeros_like(rate[1:]))
         worse = gap if self.one_sided else gap.abs()
         return (worse - self.tolerance).clamp(min=0.0).sum()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups, in the order of ``gaps`` and ``prices``."""
+        return [", ".join(map(str, labels)) for labels in itertools.product(*self.groups.values())]
 
     @property
     def prices(self) -> Floats:
