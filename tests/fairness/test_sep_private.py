@@ -15,6 +15,7 @@ from privfair.accounting import Ledger, guarantee
 from privfair.core import Budget
 from privfair.core.exceptions import (
     BudgetExceededError,
+    IncompatibleNeighboringError,
     InvalidBudgetError,
     InvalidParameterError,
     InvalidTypeError,
@@ -292,6 +293,18 @@ def test_refusals_charge_nothing(change, error, words) -> None:
             None, h, **{**columns, "privacy": BUDGET, "ledger": ledger, **change}
         )
     assert len(ledger) == 0
+
+
+def test_a_ledger_of_another_unit_is_refused() -> None:
+    h, columns = rows_of(3000)
+    for unit in ("user", "client"):
+        ledger = Ledger(unit=unit)
+        with pytest.raises(IncompatibleNeighboringError, match=f"per {unit}"):
+            sep_violation.estimate(None, h, **columns, privacy=BUDGET, ledger=ledger)
+        assert len(ledger) == 0
+    charged = Ledger(neighboring="replace_one")
+    sep_violation.estimate(None, h, **columns, privacy=BUDGET, ledger=charged)
+    assert charged.spent().epsilon > 1.9  # at twice the sensitivity
 
 
 def test_ranked_effort_is_refused() -> None:

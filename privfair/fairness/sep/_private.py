@@ -170,10 +170,12 @@ def private_estimate(
     one release. Labels are not looked at: whether the status is the label by another name is a
     question about all rows, whose answer would be one more release.
     """
-    from privfair.accounting import default_ledger, guarantee
+    from privfair.accounting import guarantee
+    from privfair.fairness._release import ledger_per_record
     from privfair.fairness.sep._metrics import simultaneous, worst
 
     budget = _checked(metric, privacy, groups, sample_weight, options)
+    book = ledger_per_record(ledger)
     rng = check_random_state(random_state)
     sets = metric.read(None, y_pred, sensitive_features, None, groups, options)
     if y_true is not None:
@@ -181,7 +183,6 @@ def private_estimate(
     h = read_decisions(y_pred, pos_label, per_record=True)
     check.strong_enough(budget.epsilon, budget.delta, sets.n_rows)
     mechanism = _mechanism(budget, sets, options.noise_random_state)
-    book = default_ledger() if ledger is None else ledger
     released = mechanism.release(
         contributions(sets, h), ledger=book, purpose=f"fairness metrics: {metric.name}"
     )
