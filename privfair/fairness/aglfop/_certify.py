@@ -15,7 +15,7 @@ from privfair.core.statistics import normal_critical
 from privfair.fairness._contingency import ContingencyRelease
 from privfair.fairness.aglfop._bounds import FairnessBound
 from privfair.fairness.aglfop._measures import decided
-from privfair.fairness.aglfop._rule import measured
+from privfair.fairness.aglfop._rule import differences, measured
 
 __all__ = ["accuracy_of_release", "rule_estimates"]
 
@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 
 _BLOCK = 4_000_000  # entries of a block of tables
 _FEW = 30
+_FEWEST, _MOST = 200, 20_000_000  # resamples kept for gaps, and entries of them
 
 
 def rule_estimates(
@@ -37,6 +38,7 @@ def rule_estimates(
     n_resamples: int,
     privacy: PrivacyGuarantee | None,
     labels: Mapping[str, str],
+    release: ContingencyRelease | None = None,
 ) -> list[Estimate]:
     """Return accuracy, informations and gaps of a rule on a table, with intervals.
 
@@ -44,7 +46,7 @@ def rule_estimates(
     ----------
     p : ndarray, shape (n_z, n_s, n_y, n_r)
     draws : callable
-        Returns that many resampled tables.
+        Returns that many resampled tables; noisy counts where there is a release.
     rule : ndarray, shape (n_z, n_s, n_r, n_k)
     bounds : sequence of FairnessBound
         What is measured, and against which bounds.
@@ -56,19 +58,30 @@ def rule_estimates(
     privacy : PrivacyGuarantee or None
     labels : mapping
         Names of clients for the names of estimates.
+    release : ContingencyRelease or None
+        Where ``p`` comes from.
 
     Notes
     -----
-    Informations and gaps are at least zero and biased upwards by sampling. The value is twice
-    the plain one less the mean of the resamples, at least zero. The interval goes from the
-    reflected quantile (at least zero) to the plain upper quantile of the resamples, which carry
-    the bias twice: its upper end errs on the safe side.
+    Informations are at least zero and biased upwards by sampling. The value is twice the plain
+    one less the mean of the resamples, at least zero. The interval goes from the reflected
+    quantile (at least zero) to the plain upper quantile of the resamples, which carry the bias
+    twice: its upper end errs on the safe side. A gap is a maximum of absolute differences, for
+    which no quantile of resamples holds at zero: its interval comes from simultaneous ones of
+    the signed differences, see :class:`_Gaps`.
     """
     names, values = _all(p[None], rule, bounds, positive)
+    counted = p[None] if release is None else release.counts[None] / n
+    gaps = _Gaps(counted, rule, bounds, positive, noisy=release is not None)
     step = max(1, _BLOCK // p.size)
     blocks = []
     for first in range(0, n_resamples, step):
         tables = draws(min(step, n_resamples - first))
+        if release is None:
+            gaps.add(tables)
+        else:
+            gaps.add(tables / n)
+            tables = release.repaired(tables)
         blocks.append(_all(tables, rule, bounds, positive)[1])
     spread = np.concatenate(blocks, axis=1)
     tail = (1 - confidence) / 2
@@ -84,6 +97,10 @@ def rule_estimates(
             method = "bootstrap; lower end reflected, upper end plain (conservative)"
             value = max(0.0, 2 * float(here) - float(there.mean()))
             low = max(0.0, 2 * float(here) - float(high))
+            if name.startswith("gap_"):
+                method = "simultaneous bootstrap intervals of the signed differences (max-t)"
+                low, high = gaps.interval(name.removeprefix("gap_"), n, confidence)
+                value = min(max(value, low), high)
             if low == 0.0:
                 status, reason = "boundary", "zero cannot be told from the value"
             bound = ceilings.get(name)
@@ -108,6 +125,63 @@ def rule_estimates(
             )  # fmt: skip
         )
     return out
+
+
+class _Gaps:
+    """Simultaneous intervals of the differences behind the largest one.
+
+    If every signed difference d_j lies within d_j +- c s_j at once, then the largest absolute one
+    lies between max(|d_j| - c s_j) and max(|d_j| + c s_j), at zero too. The differences come from
+    the noisy counts themselves, for the repair that an information needs would bias them. A
+    standard error is never below that of one row: few rows that all decide alike prove little.
+    """
+
+    def __init__(
+        self,
+        table: Array,
+        rule: Array,
+        bounds: Sequence[FairnessBound],
+        positive: int,
+        *,
+        noisy: bool,
+    ) -> None:
+        self.noisy = noisy
+        self.rule, self.bounds, self.positive = rule, bounds, positive
+        self.centre = differences(table, rule, bounds, positive)
+        self.draws: dict[str, list[Array]] = {name: [] for name in self.centre}
+
+    def add(self, tables: Array) -> None:
+        """Take resampled tables, up to what memory allows."""
+        found = differences(tables, self.rule, self.bounds, self.positive)
+        for name, (values, _) in found.items():
+            kept = sum(len(block) for block in self.draws[name])
+            room = max(_FEWEST, _MOST // max(values.shape[1], 1)) - kept
+            if room > 0:
+                self.draws[name].append(values[:room])
+
+    def interval(self, name: str, n: int, confidence: float) -> tuple[float, float]:
+        """Return the interval of the largest absolute difference."""
+        values, sizes = self.centre[name]
+        here, rows = values[0], sizes[0] * n
+        draws = np.concatenate(self.draws[name])
+        if here.size == 0:
+            return 0.0, 0.0
+        known = np.isfinite(here)
+        # Under noise a group without mass may have some; without noise it has no rate.
+        unknown = self.noisy and not bool(known.all())
+        here, rows, draws = here[known], rows[:, known], draws[:, known]
+        if here.size == 0:
+            return 0.0, float(unknown)
+        seen = np.isfinite(draws)
+        count = np.maximum(seen.sum(axis=0), 1)
+        off = np.where(seen, draws, 0.0)
+        off = np.where(seen, off - off.sum(axis=0) / count, 0.0)
+        one_row = (1.0 / (np.maximum(rows, 0.0) + 2.0) ** 2).sum(axis=0)
+        se = np.sqrt(np.maximum((off**2).sum(axis=0) / np.maximum(count - 1, 1), one_row))
+        critical = float(np.quantile(np.abs(off / se).max(axis=1), confidence, method="weibull"))
+        low = max(0.0, float((np.abs(here) - critical * se).max()))
+        high = min(1.0, float((np.abs(here) + critical * se).max()))
+        return min(low, 1.0), 1.0 if unknown else high
 
 
 def accuracy_of_release(

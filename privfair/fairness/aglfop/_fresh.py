@@ -156,13 +156,13 @@ def certify(
         p, table = release.probabilities(), release
 
         def draws(size: int) -> Array:
-            return table.repaired(table.resample(rng, size))
+            return np.asarray(table.resample(rng, size))
 
     names = _client_names(clients)
     found = rule_estimates(
         p, draws, rule, model._bounds, model._positive, n=n, confidence=level,
         n_resamples=number, labels=names,
-        privacy=None if release is None else release.privacy,
+        privacy=None if release is None else release.privacy, release=release,
     )  # fmt: skip
     if release is None:
         return found
@@ -186,14 +186,14 @@ def assess(
 
     def draws(size: int) -> Array:
         if release is not None:
-            return release.repaired(release.resample(rng, size))
+            return np.asarray(release.resample(rng, size))
         drawn = rng.multinomial(model.n_fit_, table.ravel() / table.sum(), size=size)
         return np.asarray(drawn.reshape(size, *table.shape) / model.n_fit_)
 
     found = rule_estimates(
         table, draws, model.rule_, model._bounds, model._positive, n=model.n_fit_,
         confidence=level, n_resamples=number, labels=_client_names(model.clients_),
-        privacy=None if release is None else model.privacy_,
+        privacy=None if release is None else model.privacy_, release=release,
     )  # fmt: skip
     if release is not None:
         found[0] = accuracy_of_release(

@@ -31,6 +31,7 @@ NAMES = ("global", "local")
 # Prices at which an answer at a bound of exactly zero gives planes, as the bounds (relative to
 # the largest) for which they are good.
 LADDER = tuple(4.0**-k for k in range(1, 15))
+REGION = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7)  # shares of the other disparity
 IRRELEVANT = 1e-9  # nats: a disparity that never gets larger needs no axis
 BATCH = 12  # points solved before the hull is drawn again
 
@@ -109,7 +110,8 @@ class AGLFOPSurface:
         Parameters
         ----------
         eps_global, eps_local : array-like
-            In bits, >= 0, of one shape. Beyond the region the upper bound is that at its edge.
+            In bits, >= 0, of one shape. Beyond the region, which optima at several bounds
+            marked out, the upper bound is that at its edge.
 
         Returns
         -------
@@ -165,16 +167,18 @@ class _Search:
         self.top = self._region()
 
     def _region(self) -> tuple[float, float]:
-        """Return the bounds beyond which a bound has no effect.
+        """Return the bounds beyond which a bound has no effect, as far as optima tell.
 
         A decision that keeps the local bound can have more global disparity than the labels
-        (clients whose disparities cancel), so that these alone do not tell.
+        (clients whose disparities cancel), and most of it at a bound between zero and none; so
+        optima at several bounds are asked. Outside the region ``bounds`` still encloses.
         """
         free = self.program.solve({})
-        only = {name: self.program.solve({name: 0.0}) for name in NAMES}
         tops = []
         for name, other in (NAMES, NAMES[::-1]):
-            top = max(free.informations[name], only[other].informations[name])
+            at = [free, *(self.program.solve({other: step * free.informations[other]})
+                          for step in REGION)]  # fmt: skip
+            top = max(point.informations[name] for point in at)
             tops.append(top if top > IRRELEVANT else 0.0)
         return tops[0], tops[1]
 

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from privfair.core.exceptions import SolverError
 from privfair.fairness.aglfop._cones import Assembled, Builder, Information, pooled_map
-from privfair.fairness.aglfop._solver import BudgetProgram, Solution
+from privfair.fairness.aglfop._solver import (
+    BudgetProgram,
+    Solution,
+    UnprovenError,
+    without_noise,
+)
 
 __all__ = ["OraclePoint", "OracleProgram"]
 
@@ -168,8 +173,22 @@ class OracleProgram:
         key = tuple((name, name in held) for name in sorted(needed))
         if key not in self._programs:
             self._programs[key] = self._build(key)
-        found = self._programs[key].solve({n: e for n, e in needed.items() if n not in held})
-        return self._checked(asked, needed, held, found)
+        best, failed = None, None
+        for found in self._programs[key].answers(
+            {n: e for n, e in needed.items() if n not in held}
+        ):
+            try:
+                point = self._checked(asked, needed, held, found)
+            except UnprovenError as error:
+                failed = error
+                continue
+            if best is None or point.error - point.lower < best.error - best.lower:
+                best = point
+            if best.status == "solved":
+                break
+        if best is None:
+            raise failed or SolverError("the cone solver gave no answer.")
+        return best
 
     def _between(
         self,
@@ -291,6 +310,10 @@ class OracleProgram:
                 )
         finite = {name: price for name, price in prices.items() if np.isfinite(price)}
         lower = self.lower_bound(potentials, finite, asked)
+        fewer, cheaper = without_noise(potentials, finite)
+        without = self.lower_bound(fewer, cheaper, asked)
+        if without > lower:
+            lower, potentials, finite, prices = without, fewer, cheaper, prices | cheaper
         status = self._status(error - lower, found.status)
         degenerate = self._degenerate(masses, potentials, finite)
         for name, price in prices.items():
@@ -355,7 +378,7 @@ class OracleProgram:
 
     def _status(self, gap: float, solver_status: str) -> str:
         if not gap <= GAP_REDUCED:
-            raise SolverError(
+            raise UnprovenError(
                 f"the solver stopped with status {solver_status} and the proven gap of its "
                 f"answer is {gap:.1e}, too much. Use exactly 0 or a larger bound.",
                 status=solver_status,

@@ -253,6 +253,45 @@ def measured(
     return achieved, gaps
 
 
+def differences(
+    p: Array, rule: Array, bounds: Sequence[FairnessBound], positive: int
+) -> dict[str, tuple[Array, Array]]:
+    """Return the signed differences of decision rates behind the gaps, by the gaps' names.
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_tables, n_z, n_s, n_y, n_r)
+        Tables; noisy ones may have negative entries.
+
+    Returns
+    -------
+    dict of str to (values, sizes)
+        ``values`` of shape (n_tables, n_pairs), one per pair of groups, context and decision
+        (one of two decisions is enough), NaN where a group has no mass; ``sizes`` of shape
+        (n_tables, 2, n_pairs), the masses of both groups.
+    """
+    m = decided(p, rule)
+    n_s, n_y = m.shape[-3], m.shape[-2]
+    first, second = np.triu_indices(m.shape[1], 1)
+    out = {}
+    for bound in bounds or (FairnessBound(),):
+        prefix = bound.criterion + ":" if len(bounds) > 1 else ""
+        scopes: dict[str, str | int] = {"global": "global", "local": "local"}
+        scopes |= {f"client:{c}": int(c) for c in bound.eps_client or {}}
+        for name, scope in scopes.items():
+            cells = pooled(m, *context_index(n_s, n_y, bound.criterion, scope, positive))
+            size = cells.sum(axis=-1, keepdims=True)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rate = np.where(size > 0, np.clip(cells / size, 0.0, 1.0), np.nan)
+            if rate.shape[-1] == 2:
+                rate = rate[..., 1:]
+            size = np.broadcast_to(size, rate.shape)
+            pairs = (rate[:, first] - rate[:, second]).reshape(len(rate), -1)
+            both = np.stack([size[:, first], size[:, second]], axis=1).reshape(len(rate), 2, -1)
+            out[prefix + name] = (pairs, both)
+    return out
+
+
 def spread(program: RuleProgram, weights: Array, access: str) -> Array:
     """Return W over all of (z, s, r, k), cells without people filled from those alike.
 

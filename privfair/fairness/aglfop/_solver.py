@@ -20,7 +20,7 @@ Two groups of equal size, x(z, k) their decisions, a cost for every decision aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from privfair.core.exceptions import SolverError
 from privfair.fairness.aglfop._cones import Assembled, ConeRows
 
-__all__ = ["BudgetProgram", "Solution"]
+__all__ = ["BudgetProgram", "Solution", "UnprovenError", "without_noise"]
 
 Array = NDArray[np.float64]
 
@@ -39,6 +39,28 @@ _GOOD = {"Solved": "solved", "AlmostSolved": "almost_solved"}
 # factor, equilibration). Shorter steps lose little and keep clear of the boundary, where the
 # exponential cones lose their digits; the first is already more careful than the solver's own.
 _STEPS = ((0.95, 0.9, True), (0.9, 0.9, True), (0.97, 0.9, False), (0.8, 0.95, True))
+
+
+_NOISE = 1e-6  # per nat: a multiplier of a bound that does not bind
+
+
+class UnprovenError(SolverError):
+    """An answer that keeps its bounds, and whose own proof says too little about the best one."""
+
+
+def without_noise(
+    potentials: Mapping[str, Array], prices: Mapping[str, float]
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """Return potentials and prices without those of bounds that do not bind.
+
+    At a price of next to nothing a potential is digits of rounding blown up, which can cost a
+    proof far more than the bound is worth; zero is a potential too.
+    """
+    idle = {name for name, price in prices.items() if price <= _NOISE}
+    return (
+        {name: h * 0.0 if name in idle else h for name, h in potentials.items()},
+        {name: 0.0 if name in idle else price for name, price in prices.items()},
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +78,8 @@ class Solution:
     status : {"solved", "almost_solved"}
     n_iter : int
     informations : tuple of ConeRows
+    steps : int
+        Which of the solver's step rules it took.
     """
 
     x: Array
@@ -65,6 +89,7 @@ class Solution:
     status: str
     n_iter: int
     informations: tuple[ConeRows, ...]
+    steps: int = 0
 
     def price(self, name: str) -> float:
         """Return -d(cost)/d(eps) per nat; 0 for a bound that the program does not have."""
@@ -125,28 +150,40 @@ class BudgetProgram:
             raise KeyError(f"bounds and program differ in {sorted(missing)}")
         for name, value in bounds.items():
             self._b[self._bounded[name]] = value
-        found = self._attempt(_STEPS[0])
-        for steps in _STEPS[1:]:
-            if str(found.status) in _GOOD:
-                break
+        for i, steps in enumerate(_STEPS):
             found = self._attempt(steps)
-        status = str(found.status)
-        if status not in _GOOD:
-            self._solver = None
-            raise SolverError(
-                f"the cone solver stopped with status {status} after {found.iterations} "
-                "iterations, so that there is no answer. Bounds far below 1e-5 bits are the "
-                "usual reason: use exactly 0 or a larger one.",
-                status=status,
-            )
+            if str(found.status) in _GOOD:
+                return self._solution(found, i)
+        self._solver = None
+        raise SolverError(
+            f"the cone solver stopped with status {found.status} after {found.iterations} "
+            "iterations, so that there is no answer. Bounds far below 1e-5 bits are the "
+            "usual reason: use exactly 0 or a larger one.",
+            status=str(found.status),
+        )
+
+    def answers(self, bounds: Mapping[str, float]) -> Iterator[Solution]:
+        """Yield the answer of :meth:`solve`, then those of the step rules that it did not need.
+
+        For callers whose own proof finds an answer wanting that the solver calls solved.
+        """
+        first = self.solve(bounds)
+        yield first
+        for i in range(first.steps + 1, len(_STEPS)):
+            found = self._attempt(_STEPS[i])
+            if str(found.status) in _GOOD:
+                yield self._solution(found, i)
+
+    def _solution(self, found: Any, steps: int) -> Solution:
         return Solution(
             x=np.asarray(found.x)[: self.assembled.n_variables],
             z=np.asarray(found.z),
             cost=float(found.obj_val),
             dual_cost=float(found.obj_val_dual),
-            status=_GOOD[status],
+            status=_GOOD[str(found.status)],
             n_iter=int(found.iterations),
             informations=self.assembled.informations,
+            steps=steps,
         )
 
     def _attempt(self, steps: tuple[float, float, bool]) -> Any:
