@@ -6,8 +6,8 @@ are drawn from it, and each interval is compared with the population's value. No
 - ``certificate``: a rule that was fitted on other rows is measured on fresh ones, raw and from a
   release at epsilon 1 and 0.3, where it has a gap and where groups are alike (the true gap in
   every client is zero, where percentile and reflected bootstrap intervals of a maximum fail).
-- ``best accuracy``: ``AGLFOP.estimate`` for the best accuracy that the population allows, oracle and
-  model, raw and private. ``percentile`` is what quantiles of the resamples alone would cover: an
+- ``best accuracy``: ``AGLFOP.estimate`` for the best accuracy that the population allows, oracle
+  and model, raw and private. ``coverage_of_percentiles`` is that of plain quantiles: an
   optimum over a noisy table is biased, and resamples carry the bias twice.
 
 With ``r`` data sets a true coverage of 0.9 shows as 0.9 +- 2 sqrt(0.09 / r).

@@ -19,7 +19,7 @@ from privfair.core.exceptions import (
 )
 from privfair.core.privacy import Budget
 from privfair.fairness import AGLFOP
-from privfair.fairness.aglfop import aglfop
+from privfair.fairness.aglfop import FairnessBound, aglfop, fair_rule
 from privfair.fairness.aglfop._program import OracleProgram
 from privfair.fairness.aglfop._ties import least_disparity
 
@@ -114,6 +114,29 @@ def test_the_delta_method_agrees_with_the_bootstrap(
         [limits.solve(*bounds).accuracy] * 2, abs=1e-8
     )
     assert boot.details["failed"] == 0 and delta.n == 4000
+
+
+def test_the_bias_of_an_optimum_is_inside_its_interval() -> None:
+    """A rule fits its table's noise: 16 tables, nominal 90 %, where percentiles cover half."""
+    rng = np.random.default_rng(3)
+    score = (np.arange(10) + 0.5) / 10
+    p = np.zeros((2, 2, 2, 10))
+    for z, s in np.ndindex(2, 2):
+        w = np.exp(-((score - 0.4 - 0.12 * z - 0.05 * s) ** 2) / (2 * 0.22**2))
+        w *= (0.4, 0.6)[z] * (0.6, 0.4)[(z + s) % 2] / w.sum()
+        p[z, s] = [w * (1 - score), w * score]
+    truth = fair_rule(p, FairnessBound(eps_global=0.0)).accuracy
+    model = AGLFOP(mode="model", bins=(np.arange(1, 10) / 10).tolist())
+    hits, plain = 0, 0
+    for i in range(16):
+        z, s, y, r = np.unravel_index(rng.choice(p.size, size=2000, p=p.ravel()), p.shape)
+        model.fit(y, sensitive_features=z, client=s, y_score=score[r])
+        e = model.estimate(0.0, method="bootstrap", confidence=0.9, n_resamples=40,
+                           random_state=i)  # fmt: skip
+        hits += e.low <= truth <= e.high
+        plain += e.details["percentile"][0] <= truth <= e.details["percentile"][1]
+        assert e.low < e.value < e.high
+    assert hits >= 12 and hits >= plain + 3
 
 
 def test_fixed_clients_vary_less_or_alike(limits: AGLFOP) -> None:

@@ -371,6 +371,24 @@ def test_how_good_an_answer_is_its_proof_says(monkeypatch: pytest.MonkeyPatch) -
         aglfop(p, 0.001)
 
 
+def test_a_bound_that_does_not_bind_spoils_no_proof() -> None:
+    """Its price is digits of rounding, and a potential at such a price is them blown up."""
+    p = np.array(
+        [
+            [[7.24890883e-03, 7.67692540e-01], [1.03235580e-09, 8.27955821e-02]],
+            [[1.33073752e-01, 0.0], [0.0, 4.94683073e-04]],
+            [[0.0, 1.87537429e-11], [2.30049820e-03, 6.39403477e-03]],
+        ]
+    )
+    p /= p.sum()
+    alone, both = aglfop(p, 0.01), aglfop(p, 0.01, 0.2)
+    assert alone.local_disparity < 0.2
+    assert both.status == "solved" and both.gap < 1e-6
+    assert both.error == pytest.approx(alone.error, abs=1e-8)
+    assert both.price_local == 0.0
+    assert both.price_global == pytest.approx(alone.price_global, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def adult() -> np.ndarray:
     """Counts of sex and income on all 48,842 rows."""

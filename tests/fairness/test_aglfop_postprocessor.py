@@ -314,6 +314,40 @@ def test_weights_are_repeated_rows():
         x[rows], y[rows], sensitive_features=z[rows], client=s[rows]
     )
     assert a.accuracy_ == pytest.approx(b.accuracy_, abs=1e-9)
+    # The table does not tell how many rows stand behind it, so that no interval comes from it.
+    assert b.assess(n_resamples=20)[0].low < b.accuracy_
+    with pytest.raises(InvalidParameterError, match="sample_weight"):
+        a.assess(n_resamples=20)
+
+
+def test_a_margin_knows_that_unequal_weights_tell_less():
+    given = {"bins": [0.3, 0.6], "eps_global": 0.01, "margin": 1.0, "eps_local": None}
+    rng = np.random.default_rng(0)
+    x, y, z, s = X[FIT], Y[FIT], Z[FIT], S[FIT]
+    same = {"sensitive_features": z, "client": s}
+    even = AGLFOPPostProcessor(BASE, **given).fit(x, y, **same, sample_weight=np.full(2000, 3.0))
+    plain = AGLFOPPostProcessor(BASE, **given).fit(x, y, **same)
+    assert even.margin_["global"] == pytest.approx(plain.margin_["global"])
+    uneven = rng.exponential(size=2000) ** 2  # tells as much as a sixth of the rows
+    wide = AGLFOPPostProcessor(BASE, **given).fit(x, y, **same, sample_weight=uneven)
+    assert wide.margin_["global"] > 1.4 * plain.margin_["global"]
+
+
+def test_a_classifier_outside_scikit_learn_is_enough():
+    class Plain:
+        classes_ = BASE.classes_
+        fit = None
+
+        def predict(self, rows):
+            return BASE.predict(rows)
+
+        def predict_proba(self, rows):
+            return BASE.predict_proba(rows)
+
+    model, known = fitted(base=Plain()), fitted()
+    np.testing.assert_array_equal(model.rule_, known.rule_)
+    assert len(model.certify(X[NEW], Y[NEW], sensitive_features=Z[NEW], client=S[NEW],
+                             n_resamples=20)) == 5  # fmt: skip
 
 
 # --- privacy ------------------------------------------------------------------------------------

@@ -86,6 +86,17 @@ def test_disparities_that_cancel_have_a_region_of_their_own() -> None:
     assert surface.gap <= 1e-3
 
 
+def test_the_region_holds_what_a_bound_between_zero_and_none_needs() -> None:
+    """An optimum between can have more of the other disparity than both ends (here five times)."""
+    p = np.random.default_rng(20).dirichlet(np.ones(8)).reshape(2, 2, 2)
+    program = OracleProgram(p)
+    surface = certified_surface(program, n=8)
+    edge = surface.eps_global[-1] * LN2
+    for local in np.array([0.003, 0.01, 0.03, 0.1, 0.2, 0.4]) * program.of_labels["local"]:
+        least = program.solve({"local": local}).error
+        assert program.solve({"global": edge, "local": local}).error <= least + 1e-4
+
+
 def test_a_bound_that_never_matters_has_no_axis() -> None:
     p = np.zeros((2, 2, 2))
     p[0, 0], p[1, 1] = (0.4, 0.1), (0.1, 0.4)  # one group in each client

@@ -382,8 +382,11 @@ default="demographic_parity"
 
         Notes
         -----
-        The information of a sample's labels is biased upwards, so that in small samples the
-        interval is pessimistic about accuracy.
+        The best of a sample is biased: a rule fits its noise (too accurate), its labels look more
+        unequal than they are (not accurate enough), and repaired noisy counts are biased
+        themselves. ``value`` is the table's own and carries this; the interval of the bootstrap
+        covers bias that grows with the noise's standard deviation or its square, and is wider
+        than quantiles of the resamples (``details["percentile"]``), which carry the bias twice.
         """
         from privfair.fairness.aglfop._uncertainty import accuracy_estimate
 

@@ -241,9 +241,12 @@ def learn(model: Any, plan: Plan) -> None:
     shape = (len(plan.groups.labels), len(plan.clients), plan.bins.classes.size, plan.bins.size)
     release = None
     noise = 0.0
+    informed: float | None = None
     if model.privacy is None:
         p = _counted(plan, shape)
         n = plan.codes[0].size
+        if plan.weights is not None:  # rows of unequal weight tell as much as so many equal ones
+            informed = float(plan.weights.sum() ** 2 / (plan.weights**2).sum())
     else:
         release = released(plan.codes, shape, model.privacy, model.ledger,
                             model.noise_random_state, "AGLFOP post-processing: table")  # fmt: skip
@@ -257,11 +260,12 @@ def learn(model: Any, plan: Plan) -> None:
     result = fair_rule(p, plan.bounds, **given)
     taken: dict[str, float] = {}
     if model.margin > 0:
-        tighter, taken = _tightened(p, result, plan, float(model.margin), n, noise)
+        tighter, taken = _tightened(p, result, plan, float(model.margin), informed or n, noise)
         result = fair_rule(p, tighter, **given)
     _store(model, plan, result, p)
     model.margin_ = taken
     model.release_ = release
+    model._weighted = plan.weights is not None
     model._table = p
     model.n_fit_ = n
     model.private_ = release is not None
@@ -306,7 +310,7 @@ def released(
 
 
 def _tightened(
-    p: Array, result: FairRule, plan: Plan, margin: float, n: int, noise: float
+    p: Array, result: FairRule, plan: Plan, margin: float, n: float, noise: float
 ) -> tuple[tuple[FairnessBound, ...], dict[str, float]]:
     """Return the bounds less ``margin`` standard errors of the informations of ``result``."""
     n_s, n_y = p.shape[1], p.shape[2]

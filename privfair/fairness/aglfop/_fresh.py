@@ -183,6 +183,11 @@ def assess(
             "the table of the fit is not in the file that this rule was loaded from. Measure the "
             "rule on fresh rows: certify(X, y, ...)."
         )
+    if model._weighted:
+        raise InvalidParameterError(
+            "the fit had sample_weight, and rows with weights cannot be resampled from their "
+            "table. Measure the rule on fresh rows: certify(X, y, ...)."
+        )
 
     def draws(size: int) -> Array:
         if release is not None:

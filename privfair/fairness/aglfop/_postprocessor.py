@@ -348,6 +348,6 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.non_deterministic = True  # decisions are drawn
         tags.target_tags.required = True
-        if self.estimator is not None:
+        if hasattr(self.estimator, "__sklearn_tags__"):
             tags.input_tags.sparse = get_tags(self.estimator).input_tags.sparse
         return tags

@@ -86,7 +86,12 @@ def accuracy_estimate(
     tail = (1 - level) / 2
     plain = np.quantile(spread, [tail, 1 - tail])  # the skew, which a normal interval lacks
     low, high = min(low, float(plain[0])), max(high, float(plain[1]))
-    details |= {"standard_error": se, "shift": shift, "percentile": plain.tolist(), "failed": failed}
+    details |= {
+        "standard_error": se,
+        "shift": shift,
+        "percentile": plain.tolist(),
+        "failed": failed,
+    }
     return Estimate(
         "aglfop_accuracy", value, low, high, confidence=level, n=table.n, details=details,
         method="bootstrap, normal, bias on either side allowed for", privacy=model.privacy_,
