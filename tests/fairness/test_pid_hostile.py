@@ -303,6 +303,29 @@ def test_a_value_that_is_mostly_bias_is_marked():
     assert many["local_disparity"].status == "ok"
 
 
+def test_the_corrected_redundant_part_is_within_what_the_client_says():
+    """Z independent of S: plug-in I(Z;S) is dust, and so must the corrected redundant part be.
+
+    G and L are corrected by different amounts; uncorrected for each other they left R above
+    I(Z;S) in a tenth of such samples, with an interval that excluded 0.
+    """
+    rng = np.random.default_rng(0)
+    share = np.array([[0.29, 0.21], [0.25, 0.25]])[:, :, None] * np.array([0.5, 0.5])
+    wrong = 0
+    for seed in range(120):
+        cells = np.repeat(np.arange(8), rng.multinomial(800, share.reshape(-1)))
+        z, y, s = np.unravel_index(cells, share.shape)
+        found = fit(y, z, s, random_state=seed)
+        client = found.redundant_ + found.unique_client_
+        left = max(client - found._analysis.bias["client_information"], 0.0)
+        assert found.corrected_["redundant"] <= left + 1e-12
+        assert found.corrected_["local_disparity"] == pytest.approx(
+            found.corrected_["unique"] + found.corrected_["masked"]
+        )
+        wrong += found.ci_["redundant"][0] > 0
+    assert wrong == 0  # the influence of a sum of squares: z^2 > 4 |z| has odds of 1 in 15,000
+
+
 # --- tables and penalties -------------------------------------------------------------------
 
 

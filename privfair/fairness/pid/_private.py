@@ -28,7 +28,13 @@ from privfair.fairness.pid._codes import check_public, check_settings, check_siz
 from privfair.fairness.pid._data import EVERYTHING, SEVERAL, PIDTable, encode, sum_groups
 from privfair.fairness.pid._gaps import by_client
 from privfair.fairness.pid._tests import BLOCK
-from privfair.fairness.pid._uncertainty import PARTS, SIGNED, Parts, part_values
+from privfair.fairness.pid._uncertainty import (
+    PARTS,
+    SIGNED,
+    Parts,
+    consistent_parts,
+    part_values,
+)
 
 __all__ = ["AXES", "analyse_release", "release_rows", "table_of_release"]
 
@@ -250,17 +256,12 @@ def _replicates(
 def _corrected(values: Parts, bias: Parts) -> Parts:
     """Return the parts less the bias that sampling, noise and repair have; never negative."""
     moved = {name: values[name] - bias[name] for name in PARTS}
-    seen, local = (max(moved[n], 0.0) for n in ("global_disparity", "local_disparity"))
-    unique = min(max(moved["unique"], 0.0), seen, local)
-    return {
-        "unique": unique,
-        "redundant": seen - unique,
-        "masked": local - unique,
-        "global_disparity": seen,
-        "local_disparity": local,
-        "unique_client": max(moved["unique_client"], 0.0),
-        "coinformation": seen - local,
-    }
+    return consistent_parts(
+        moved["unique"],
+        moved["global_disparity"],
+        moved["local_disparity"],
+        moved["redundant"] + moved["unique_client"],
+    )
 
 
 def _degrees(table: PIDTable) -> dict[str, int]:

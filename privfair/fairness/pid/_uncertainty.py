@@ -25,6 +25,7 @@ __all__ = [
     "SIGNED",
     "Parts",
     "bootstrap_parts",
+    "consistent_parts",
     "corrected_parts",
     "corrections",
     "hidden_unique",
@@ -157,17 +158,27 @@ def _jackknife(table: PIDTable, result: PIDResult, rows: Floats) -> Floats:
 
 
 def corrected_parts(values: Parts, bias: Parts) -> Parts:
-    """Return the parts less their bias, floored at zero; sums and bounds hold as before.
-
-    The unique part is kept within what the corrected informations allow: at most G and L, at
-    least G - I(Z;S).
-    """
-    seen, local = (
-        max(values[name] - bias[name], 0.0) for name in ("global_disparity", "local_disparity")
-    )
-    client = max(values["unique_client"] + values["redundant"] - bias["client_information"], 0.0)
+    """Return the parts less their bias, floored at zero; sums and bounds hold as before."""
+    client = values["unique_client"] + values["redundant"] - bias["client_information"]
     shift = 0.0 if math.isnan(bias["unique"]) else bias["unique"]
-    unique = min(max(values["unique"] - shift, seen - client, 0.0), seen, local)
+    return consistent_parts(
+        values["unique"] - shift,
+        values["global_disparity"] - bias["global_disparity"],
+        values["local_disparity"] - bias["local_disparity"],
+        client,
+    )
+
+
+def consistent_parts(unique: float, seen: float, local: float, client: float) -> Parts:
+    """Return parts from corrected U, G, L and I(Z;S), each of which may be off on its own.
+
+    The unique part is kept within what the informations allow: at least G - I(Z;S), at most G and
+    L. They allow something only if L >= G - I(Z;S), as holds for every table; where correction
+    broke this, L is raised, for it has lost most. Else R could exceed I(Z;S).
+    """
+    seen, client = max(seen, 0.0), max(client, 0.0)
+    local = max(local, seen - client, 0.0)
+    unique = min(max(unique, seen - client, 0.0), seen, local)
     return {
         "unique": unique,
         "redundant": seen - unique,
