@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = attach(
         "_distributed": ["DataParallel"],
         "_engine": ["DPEngine"],
         "_factorization": ["BandedNoise"],
+        "_models": ["ACTIVATIONS"],
         "_losses": [
             "LogisticLoss",
             "RangedSquaredLoss",

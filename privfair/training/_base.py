@@ -336,7 +336,10 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         rng: np.random.Generator,
     ) -> nn.Module:
         outputs = records.problem.loss.n_outputs
-        return build_module(self.module, self._hidden(), encoding.width, outputs, rng)
+        return build_module(
+            self.module, self._hidden(), encoding.width, outputs, rng,
+            getattr(self, "activation", "tanh"),
+        )  # fmt: skip
 
     def _engine(
         self,

@@ -14,7 +14,10 @@ from torch import nn
 from privfair.core.exceptions import InvalidTypeError
 from privfair.training._probe import check_per_record_module
 
-__all__ = ["build_module", "linear_layers"]
+__all__ = ["ACTIVATIONS", "build_module", "linear_layers"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+"""What stands between hidden layers: bounded for private training, or not."""
 
 
 def build_module(
@@ -23,16 +26,17 @@ def build_module(
     n_features: int,
     n_outputs: int,
     rng: np.random.Generator,
+    activation: str = "tanh",
 ) -> nn.Module:
     """Return a fresh module that maps ``n_features`` to ``n_outputs``.
 
     A module given is copied, so that the parameter stays as it was; a callable is asked for one.
-    Otherwise: a linear map for no hidden layers, and a stack with tanh between for several. The
-    output layer starts at zero (the same prediction for everybody), hidden weights are Glorot
-    uniform from ``rng``.
+    Otherwise: a linear map for no hidden layers, and a stack with ``activation`` between for
+    several. The output layer starts at zero (the same prediction for everybody), hidden weights
+    are Glorot uniform from ``rng``.
     """
     if module is None:
-        return _stack([n_features, *hidden, n_outputs], rng)
+        return _stack([n_features, *hidden, n_outputs], rng, activation)
     built: Any = module if isinstance(module, nn.Module) else module(n_features, n_outputs)
     if not isinstance(built, nn.Module):
         raise InvalidTypeError(
@@ -44,8 +48,8 @@ def build_module(
     return built
 
 
-def _stack(sizes: list[int], rng: np.random.Generator) -> nn.Sequential:
-    made = linear_layers(sizes)
+def _stack(sizes: list[int], rng: np.random.Generator, activation: str) -> nn.Sequential:
+    made = linear_layers(sizes, activation)
     layers = [part for part in made if isinstance(part, nn.Linear)]
     with torch.no_grad():
         for layer in layers:
@@ -58,11 +62,11 @@ def _stack(sizes: list[int], rng: np.random.Generator) -> nn.Sequential:
     return made
 
 
-def linear_layers(sizes: Sequence[int]) -> nn.Sequential:
+def linear_layers(sizes: Sequence[int], activation: str = "tanh") -> nn.Sequential:
     """Return an uninitialised stack of these sizes, to load weights into."""
     layers: list[nn.Module] = []
     for at, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
         # Through the meta device: torch's own initialisation would draw from its global generator.
         layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
-        layers += [layer] if at == len(sizes) - 2 else [layer, nn.Tanh()]
+        layers += [layer] if at == len(sizes) - 2 else [layer, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)

@@ -183,6 +183,8 @@ def _fitted(estimator: Any) -> dict[str, Any]:
     if hasattr(estimator, "classes_"):
         out["classes_"] = _encode(estimator.classes_)
     out["layers"] = None if estimator.module is not None else _sizes(estimator.module_)
+    if hasattr(estimator, "activation"):
+        out["activation"] = estimator.activation
     out["plan"] = {
         "n_public": plan.n_public,
         "expected_batch_size": plan.expected_batch_size,
@@ -267,12 +269,15 @@ def _restore(
     made.encoding_ = Encoding.from_dict(fitted["encoding"])
     made.privacy_ = _guarantee(fitted["privacy"])
     made.events_ = made.privacy_.events
-    made.module_ = _module(fitted["layers"], arrays, module)
+    made.module_ = _module(fitted["layers"], arrays, module, fitted.get("activation", "tanh"))
     made.module = module
 
 
 def _module(
-    layers: list[int] | None, arrays: dict[str, Any], module: nn.Module | None
+    layers: list[int] | None,
+    arrays: dict[str, Any],
+    module: nn.Module | None,
+    activation: str = "tanh",
 ) -> nn.Module:
     if layers is None and module is None:
         raise InvalidParameterError(
@@ -281,7 +286,7 @@ def _module(
         )
     import copy
 
-    made = linear_layers(layers) if layers is not None else copy.deepcopy(module)
+    made = linear_layers(layers, activation) if layers is not None else copy.deepcopy(module)
     assert made is not None
     state = {n.removeprefix("module."): torch.from_numpy(np.array(a)) for n, a in arrays.items()}
     try:

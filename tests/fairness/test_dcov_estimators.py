@@ -292,3 +292,20 @@ def test_refusals(cls, options, fit, error, match):
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def test_the_activation_is_used_and_survives_a_file(tmp_path):
+    X, y, _, _ = gerrymandered(600)
+    made = {}
+    for name in ("relu", "tanh"):
+        clf = make(lambda_=0.0, hidden_layer_sizes=(5,), activation=name, epochs=3).fit(X, y)
+        clf.save(tmp_path / f"{name}.safetensors")
+        again = FairDCovClassifier.load(tmp_path / f"{name}.safetensors")
+        np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+        np.testing.assert_array_equal(
+            pickle.loads(pickle.dumps(clf)).predict_proba(X), clf.predict_proba(X)
+        )
+        made[name] = clf.predict_proba(X)
+    assert not np.allclose(made["relu"], made["tanh"])
+    with pytest.raises(InvalidParameterError, match="activation"):
+        make(activation="sigmoid").fit(X, y, sensitive_features=np.repeat(["a", "b"], 300))

@@ -44,7 +44,9 @@ class FairDCovClassifier(ClassifierMixin, FairNetwork, ClassifierParts):
     encoder : AttributeEncoder or None, default=None
         How sensitive features become distances; None gives every attribute mean distance 1.
     hidden_layer_sizes : tuple of int, default=(64,)
-        Sizes of hidden layers with tanh; () is a linear model.
+        Sizes of hidden layers; () is a linear model.
+    activation : {"relu", "tanh"}, default="relu"
+        What stands between hidden layers.
     batch_size : int, default=1024
         Rows of a batch. Below 20 for each cell a warning says so.
     epochs : int, default=30
@@ -134,6 +136,7 @@ class FairDCovClassifier(ClassifierMixin, FairNetwork, ClassifierParts):
         normalise: str = "none",
         encoder: Any = None,
         hidden_layer_sizes: Sequence[int] = (64,),
+        activation: str = "relu",
         batch_size: int = 1024,
         epochs: int = 30,
         lr: float | str = "auto",
@@ -152,6 +155,7 @@ class FairDCovClassifier(ClassifierMixin, FairNetwork, ClassifierParts):
         self.normalise = normalise
         self.encoder = encoder
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
         self.batch_size = batch_size
         self.epochs = epochs
         self.lr = lr

@@ -16,7 +16,7 @@ from privfair.core.exceptions import UtilityWarning
 from privfair.core.penalty import Penalty
 from privfair.fairness.dcov._kernels import KINDS
 from privfair.fairness.dcov._penalty import DistanceCovariancePenalty
-from privfair.training import BasePrivateEstimator, Progress, TrainingPlan
+from privfair.training import ACTIVATIONS, BasePrivateEstimator, Progress, TrainingPlan
 
 __all__ = ["FairNetwork"]
 
@@ -41,6 +41,7 @@ class FairNetwork(BasePrivateEstimator):
     group_weighting: float
     normalise: str
     encoder: Any
+    activation: str
 
     # There is no privacy to speak of: these are no parameters.
     epsilon = math.inf
@@ -89,6 +90,7 @@ class FairNetwork(BasePrivateEstimator):
     def _check_model_parameters(self) -> None:
         super()._check_model_parameters()
         check.non_negative(weight_decay=self.weight_decay)
+        check.one_of(tuple(ACTIVATIONS), activation=self.activation)
 
     def _hook(self, loss: Any, plan: TrainingPlan) -> None:
         """Return None: the loop below takes the penalty itself, on whole batches."""

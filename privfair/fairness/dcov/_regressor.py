@@ -86,7 +86,9 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
     encoder : AttributeEncoder or None, default=None
         How sensitive features become distances; None gives every attribute mean distance 1.
     hidden_layer_sizes : tuple of int, default=(64,)
-        Sizes of hidden layers with tanh; () is a linear model.
+        Sizes of hidden layers; () is a linear model.
+    activation : {"relu", "tanh"}, default="relu"
+        What stands between hidden layers.
     batch_size : int, default=1024
         Rows of a batch. Below 20 for each cell a warning says so.
     epochs : int, default=30
@@ -184,6 +186,7 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
         normalise: str = "target_scale",
         encoder: Any = None,
         hidden_layer_sizes: Sequence[int] = (64,),
+        activation: str = "relu",
         batch_size: int = 1024,
         epochs: int = 30,
         lr: float | str = "auto",
@@ -202,6 +205,7 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
         self.normalise = normalise
         self.encoder = encoder
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
         self.batch_size = batch_size
         self.epochs = epochs
         self.lr = lr
