@@ -33,12 +33,20 @@ class Clients:
         Index into ``labels`` for each row.
     pooled : tuple of str
         Clients that were merged into one, being small.
+    other : str
+        Name of that one, which no other client has.
     """
 
     name: str
     labels: tuple[str, ...]
     codes: NDArray[np.int64]
     pooled: tuple[str, ...] = ()
+    other: str = OTHER
+
+    @property
+    def several(self) -> bool:
+        """Whether there is anything to split over."""
+        return len(self.labels) > 1
 
     def values(self) -> NDArray[Any]:
         """Return the label of each row."""
@@ -51,7 +59,7 @@ class Clients:
         named = ", ".join(self.pooled[:MAX_NAMED])
         more = len(self.pooled) - MAX_NAMED
         return (
-            f"Clients with fewer than {limit} rows are one client, '{OTHER}': {named}"
+            f"Clients with fewer than {limit} rows are one client, '{self.other}': {named}"
             + (f" and {more} more" if more > 0 else "")
             + "."
         )
@@ -98,7 +106,10 @@ def read_clients(client: Any, config: AuditConfig) -> Clients | None:
     if len(small) < 2:  # one small client alone has nothing to be merged with
         small = []
     kept = [k for k in range(len(names)) if k not in set(small)]
-    shown = [names[k] for k in kept] + ([OTHER] if small else [])
+    other = OTHER
+    while other in names:  # a client may be called so
+        other += "*"
+    shown = [names[k] for k in kept] + ([other] if small else [])
     place = np.full(len(names), len(kept), dtype=np.int64)
     place[kept] = np.arange(len(kept))
     return Clients(
@@ -106,6 +117,7 @@ def read_clients(client: Any, config: AuditConfig) -> Clients | None:
         tuple(shown),
         place[codes.ravel()],
         tuple(names[k] for k in small),
+        other,
     )
 
 

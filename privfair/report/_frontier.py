@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core.exceptions import PrivfairWarning, SolverError
+from privfair.core.statistics import normal_critical
 
 __all__ = [
-    "ACCESS", "Curve", "Point", "curve_of", "disparity", "information", "oracle_of", "rule_of",
+    "ACCESS", "METHOD", "Curve", "Point", "curve_of", "disparity", "information", "interval_of",
+    "oracle_of", "rule_of",
 ]  # fmt: skip
 
 Floats = NDArray[np.float64]
 ACCESS = {"client_blind": "rule sees group and score", "blind": "rule sees score only"}
+METHOD = "bootstrap, bias on either side allowed for"
 POINTS = 9
 LEAST = 1e-5
 
@@ -132,15 +135,21 @@ def oracle_of(labels: Floats, which: str, bound: float) -> Any:
             return None
 
 
-def curve_of(cells: NDArray[np.int64], which: str, points: int | None = None) -> Curve:
-    """Return the frontier from counts (group, client, label, response)."""
+def curve_of(
+    cells: NDArray[np.int64], which: str, points: int | None = None, reach: float = 0.0
+) -> Curve:
+    """Return the frontier from counts (group, client, label, response).
+
+    Bounds go from 0 to the information in the labels, and on to `reach`: a model may carry more
+    than the labels do.
+    """
     points = POINTS if points is None else points
     p = cells / cells.sum()
     labels = p.sum(axis=3)
     top = disparity(labels, which)
     out = []
     for k in range(points):
-        bound = top * (k / (points - 1)) ** 2
+        bound = max(top, reach) * (k / (points - 1)) ** 2
         best = oracle_of(labels, which, bound)
         rules = {access: rule_of(p, which, bound, access) for access in ACCESS}
         out.append(Point(bound, best, rules, which, p))
@@ -156,3 +165,21 @@ def _losses(p: Floats, rule: Floats) -> Floats:
     hits = np.einsum("zsyr,zsry->z", p, rule)
     mass = p.sum(axis=(1, 2, 3))
     return np.asarray(1.0 - hits / mass)
+
+
+def interval_of(draws: Floats, value: float, confidence: float) -> tuple[float, float]:
+    """Return an interval for a difference of optimal accuracies from bootstrap draws.
+
+    The best rule on noisy rows fits their noise. A resampled table has about twice the variance
+    of the table, so that the mean of the draws is off by bias(2 v) - bias(v): the bias itself
+    where that is linear in the variance (a smooth optimum), sqrt(2) - 1 of it where it goes with
+    the root (a bound of no information at all). The interval covers everything from no bias to
+    the larger of these, and the quantiles of the draws: at an edge they pile up on one side.
+    """
+    worst = (float(draws.mean()) - value) / (math.sqrt(2.0) - 1.0)
+    half = normal_critical(confidence) * float(np.std(draws, ddof=1))
+    tail = (1 - confidence) / 2
+    plain = np.quantile(draws, [tail, 1 - tail], method="weibull")
+    low = min(value - max(0.0, worst) - half, float(plain[0]))
+    high = max(value - min(0.0, worst) + half, float(plain[1]))
+    return max(-1.0, low), min(1.0, high)

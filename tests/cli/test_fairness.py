@@ -296,3 +296,104 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- names and gaps in the columns --------------------------------------------------------------
+@pytest.mark.parametrize("command", ["pid", "frontier", "dcov", "sep"])
+def test_missing_groups_have_one_policy(
+    run: Run, csv: Path, table: pd.DataFrame, tmp_path: Path, command: str
+) -> None:
+    holes = table.copy()
+    holes.loc[:59, "sex"] = np.nan
+    path = tmp_path / "holes.csv"
+    holes.to_csv(path, index=False)
+    more = {
+        "pid": ("--client", "site", *FAST), "frontier": ("--label", "y", "--points", "2"),
+        "dcov": FAST, "sep": ("--ses", "edu < 8", "--min-group", "1"),
+    }[command]  # fmt: skip
+    refused = call(run, command, path, *DECIDED, *more)
+    assert refused.code == 3 and "--missing-group" in refused.err
+    assert "60 missing values of 900" in refused.err and not refused.out
+    got = call(run, command, path, *DECIDED, *more, "--missing-group", "unknown", "--json")
+    assert got.code == 0, got.err
+    if command != "dcov":
+        assert "unknown" in got.out
+    filled = tmp_path / "filled.csv"
+    holes.fillna({"sex": "unknown"}).to_csv(filled, index=False)
+    again = call(run, command, filled, *DECIDED, *more, "--json")
+    assert json.loads(again.out) == json.loads(got.out)
+
+
+def test_under_privacy_how_many_are_missing_is_not_told(
+    run: Run, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    holes = table.copy()
+    holes.loc[:58, "site"] = np.nan
+    path = tmp_path / "holes.csv"
+    holes.to_csv(path, index=False)
+    got = call(run, "pid", path, *OVER, "--epsilon", "1", "--groups", "sex=f,m",
+               "--clients", "n,s,e")  # fmt: skip
+    assert got.code == 3 and "missing values" in got.err
+    assert "59" not in got.err and "900" not in got.err
+
+
+def test_whole_numbers_stay_whole_beside_missing_ones(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"d": rng.integers(0, 2, 400), "z": rng.integers(0, 2, 400),
+                          "c": rng.integers(1, 3, 400).astype(float)})  # fmt: skip
+    frame.loc[:3, "c"] = np.nan
+    path = tmp_path / "clients.csv"
+    frame.to_csv(path, index=False)
+    got = call(run, "pid", path, "--prediction", "d", "--sensitive", "z", "--client", "c", *FAST,
+               "--epsilon", "1", "--groups", "z=0,1,gone", "--clients", "1,2,gone",
+               "--missing-group", "gone", "--json")  # fmt: skip
+    assert got.code in (0, 2), got.err
+    got = call(run, "pid", path, "--prediction", "d", "--sensitive", "z", "--client", "c", *FAST,
+               "--missing-group", "gone", "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    assert '"1.0"' not in got.out
+
+
+def test_the_dependence_on_one_group_is_no_question(run: Run, csv: Path) -> None:
+    got = call(run, "dcov", csv, "--score", "p", "--sensitive", "one", *FAST)
+    assert got.code == 3 and "one group only" in got.err and not got.out
+
+
+def test_crossed_names_are_told_apart(run: Run, tmp_path: Path) -> None:
+    """Joined by ' x ' these two crossings would have one name."""
+    frame = pd.DataFrame(
+        {"y": [0, 1, 1, 0] * 30, "d": [0, 1, 0, 1] * 30,
+         "a": ["p x q", "p", "p", "p x q"] * 30, "b": ["r", "q x r", "q x r", "r"] * 30}
+    )  # fmt: skip
+    path = tmp_path / "crossed.csv"
+    frame.to_csv(path, index=False)
+    got = call(run, "frontier", path, "--prediction", "d", "--label", "y", "--sensitive", "a",
+               "--sensitive", "b", "--points", "2", "--json")  # fmt: skip
+    assert got.code == 0, got.err
+    assert len(json.loads(got.out)["groups"]) == 2
+
+
+def test_the_frontier_reaches_the_decisions(run: Run, table: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "wild.csv"
+    table.assign(yhat=(table["sex"] == "m").astype(int)).to_csv(path, index=False)
+    got = call(run, "frontier", path, *DECIDED, "--label", "y", "--points", "3", "--json")
+    data = json.loads(got.out)
+    assert data["given"]["disparity"] > data["label_information"]
+    assert data["points"][-1]["eps"] == pytest.approx(data["given"]["disparity"])
+    assert data["points"][-1]["rule"]["accuracy"] >= data["given"]["accuracy"] - 1e-7
+
+
+def test_a_figure_holds_no_control_characters(
+    run: Run, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    import xml.etree.ElementTree as ET
+
+    path, figure = tmp_path / "hostile.csv", tmp_path / "figure.svg"
+    names = {"f": "\x1b[31mred", "m": "evil\u202egnp"}
+    table.assign(sex=table["sex"].map(names)).to_csv(path, index=False)
+    got = call(run, "sep", path, *DECIDED, "--ses", "edu < 8", "--effort", "hours >= 30",
+               "--plot", str(figure))  # fmt: skip
+    assert got.code == 0, got.err
+    text = figure.read_text("utf-8")
+    assert "\x1b" not in text and "\u202e" not in text
+    ET.fromstring(text)

@@ -205,3 +205,25 @@ def test_a_plugin_cannot_read_clients_or_status_in_a_private_report(
     section = result.section("extra")
     assert section.status == "failed" and "differential" in section.reason
     assert PrivacyError.__name__ not in section.reason
+
+
+def test_one_client_is_nothing_to_split(rows: dict[str, Any]) -> None:
+    n = len(rows["y"])
+    for client in (np.full(n, "only"), np.arange(n) // 20):  # the latter merged into one
+        result = run(rows["decision"], rows["sensitive"], client)
+        section = result.section("pid")
+        assert section.status == "ok" and not section.figures
+        assert "fairness.pid.global.sex" in result.findings
+        assert "fairness.pid.redundant.sex" not in result.findings
+        assert any("one client" in b.text for b in section.blocks if b.kind == "note")
+
+
+def test_a_client_may_be_called_like_the_merged_ones(rows: dict[str, Any]) -> None:
+    n = len(rows["y"])
+    client = np.where(np.arange(n) < 1000, "other (small clients)", "b").astype(object)
+    client[-80:-40], client[-40:] = "c", "d"
+    result = run(rows["decision"], rows["sensitive"], client)
+    want = {"other (small clients)": 1000, "b": n - 1080, "other (small clients)*": 80}
+    assert result.counts["clients"] == want
+    table = result.section("pid").table("pid-clients-sex")
+    assert {row[0]: row[1] for row in table.rows} == want

@@ -47,15 +47,18 @@ def dcov(**given: Any) -> None:
 
 
 def _measure(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
-    from privfair.core.exceptions import PrivfairWarning
+    from privfair.core.exceptions import PrivfairWarning, SingleGroupError
     from privfair.fairness.dcov import distance_correlation, jsd_groups
 
     score = rows.decisions if rows.score is None else rows.score
-    missing = given["missing_group"]
     frame = rows.sensitive
-    if missing is not None:
-        frame = frame.astype(object).where(frame.notna(), missing)
     names = list(frame.columns)
+    for name in names:
+        if frame[name].nunique() < 2:
+            raise SingleGroupError(
+                f"sensitive feature {name!r} has one group only, so that there is nothing to "
+                "compare. Give rows of all groups, or leave the column out."
+            )
     entries = []
     with warnings.catch_warnings():
         # What is small or constant is told by the status of each entry.

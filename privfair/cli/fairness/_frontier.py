@@ -33,7 +33,7 @@ _TABLE = r"printf 'y,yhat,sex\n1,1,f\n0,0,f\n0,1,f\n0,0,f\n1,1,m\n1,1,m\n1,0,m\n
 @click.option("--local", is_flag=True,
               help="Bound the information within clients, not over all rows.")  # fmt: skip
 @click.option("--points", type=click.IntRange(2, 200), default=9, show_default=True,
-              help="Bounds from 0 to the information in the labels.")  # fmt: skip
+              help="Bounds from 0 to the information in the labels or decisions.")  # fmt: skip
 @LEDGER
 @PLOT
 @example(_TABLE + "privfair fairness frontier --predictions - --label y --prediction yhat "
@@ -68,6 +68,19 @@ def frontier(plot: Path | None, **given: Any) -> None:
         finish(ExitCode.NOT_CONVERGED)
 
 
+def _grouped(rows: Rows) -> tuple[Any, list[str]]:
+    """Return the group of each row, attributes crossed, and the names of the groups."""
+    import numpy as np
+    import pandas as pd
+
+    found = [pd.factorize(column.astype(str), sort=True) for _, column in rows.sensitive.items()]
+    shape = [len(names) for _, names in found]
+    seen, z = np.unique(np.ravel_multi_index([c for c, _ in found], shape), return_inverse=True)
+    places = zip(*np.unravel_index(seen, shape), strict=True)
+    groups = [" x ".join(str(found[j][1][k]) for j, k in enumerate(place)) for place in places]
+    return z.ravel(), groups
+
+
 def _table(rows: Rows, given: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
     """Return p(group, client, label, response), and the names of groups and clients."""
     import numpy as np
@@ -75,20 +88,13 @@ def _table(rows: Rows, given: dict[str, Any]) -> tuple[Any, list[str], list[str]
 
     from privfair.core.exceptions import SensitiveFeatureError, SingleGroupError
 
-    missing = given["missing_group"]
     frame = rows.sensitive
     for name in frame.columns:
-        if frame[name].isna().any() and missing is None:
-            raise SensitiveFeatureError(
-                f"sensitive feature {name!r} has {int(frame[name].isna().sum())} missing values. "
-                "Give --missing-group to count them as a group of their own."
-            )
         if frame[name].dtype.kind == "f" and frame[name].nunique() > 12:
             raise SensitiveFeatureError(
                 f"sensitive feature {name!r} is a quantity; declare its cuts: --bin {name}=A,B."
             )
-    joined = frame.astype(object).where(frame.notna(), missing).astype(str).agg(" x ".join, axis=1)
-    z, groups = pd.factorize(joined, sort=True)
+    z, groups = _grouped(rows)
     if len(groups) < 2:
         raise SingleGroupError(
             f"the rows are of one group only ({clean(groups[0])}), so that there is nothing to "
@@ -107,7 +113,7 @@ def _table(rows: Rows, given: dict[str, Any]) -> tuple[Any, list[str], list[str]
     shape = (len(groups), len(clients), 2, int(r.max()) + 1)
     code = np.ravel_multi_index((z, s, rows.labels, r), shape)
     counts = np.bincount(code, minlength=math.prod(shape)).reshape(shape)
-    return counts / counts.sum(), [str(g) for g in groups], clients
+    return counts / counts.sum(), groups, clients
 
 
 def _solve(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
@@ -116,18 +122,21 @@ def _solve(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
     from privfair.core.exceptions import PrivfairWarning, SolverError
     from privfair.fairness.aglfop import FairnessBound, aglfop, fair_rule
     from privfair.fairness.pid import pid_from_joint
+    from privfair.report._frontier import LEAST
 
     p, groups, clients = _table(rows, given)
     which = "local" if given["local"] else "global"
     labels = p.sum(axis=3)
     parts = pid_from_joint(np.moveaxis(labels, 1, 2))
     top = float(getattr(parts, f"{which}_disparity"))
+    model = _model(rows, p, groups, which)
     points = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrivfairWarning)
         for k in range(given["points"]):
-            eps = top * (k / (given["points"] - 1)) ** 2
-            limits: dict[str, Any] = {f"eps_{which}": eps}
+            # the decisions given may carry more than the labels do
+            eps = max(top, model["disparity"]) * (k / (given["points"] - 1)) ** 2
+            limits: dict[str, Any] = {f"eps_{which}": 0.0 if eps < LEAST else eps}
             oracle = rule = None
             try:
                 oracle = aglfop(labels, **limits)
@@ -139,7 +148,6 @@ def _solve(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
             except SolverError as error:
                 note(f"rule at {eps:.4g} bits: {error}")
             points.append(_point(eps, oracle, rule, p, groups))
-    model = _model(rows, p, groups, which)
     return {
         "kind": "frontier", "unit": "bits", "bounded": which, "criterion": given["criterion"],
         "access": given["access"], "rows": len(rows.frame), "groups": groups,
@@ -184,8 +192,7 @@ def _decided(rows: Rows, p: Any) -> Any:
     import numpy as np
     import pandas as pd
 
-    joined = rows.sensitive.astype(str).agg(" x ".join, axis=1)
-    z = pd.factorize(joined, sort=True)[0]
+    z = _grouped(rows)[0]
     s = np.zeros(len(z), dtype=int)
     if rows.client is not None:
         s = pd.factorize(rows.client.astype(str), sort=True)[0]
@@ -205,8 +212,8 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
         f"{data['given']['disparity']:.4f}, at accuracy {data['given']['accuracy']:.4f}."
     )
     table = Table(box=None, pad_edge=False)
-    for head in ("at most, bits", "bound", "price", f"rule ({data['access']})", "price",
-                 "largest error", "proven to"):  # fmt: skip
+    for head in ("at most, bits", "bound", "price", "rule", "price", "largest error",
+                 "proven to"):  # fmt: skip
         table.add_column(head, justify="right")
     for point in data["points"]:
         oracle, rule = point["oracle"], point["rule"]
@@ -224,8 +231,8 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(
-        "The bound knows the labels: no classifier need reach it. The rule is found on these "
-        "rows. Prices: slope of accuracy per 0.01 bit."
+        "The bound knows the labels: no classifier need reach it. The rule "
+        f"({data['access']}) is found on these rows. Prices: slope of accuracy per 0.01 bit."
     )
 
 

@@ -40,8 +40,10 @@ def save(path: Path, draw: Callable[[Any], Any], size: tuple[float, float] = (8.
     """Let `draw` fill axes, and write them: the same bytes for the same numbers."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     from privfair.cli._audit_files import write_bytes
+    from privfair.report._clean import clean_text
 
     kind = path.suffix.lower().removeprefix(".")
     when: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -49,6 +51,8 @@ def save(path: Path, draw: Callable[[Any], Any], size: tuple[float, float] = (8.
         figure = Figure(figsize=size, dpi=144)
         figure.set_layout_engine("constrained")
         draw(figure.add_subplot())
+        for text in figure.findobj(Text):  # names come from the data
+            text.set_text("\n".join(clean_text(line) for line in text.get_text().split("\n")))
         out = io.BytesIO()
         figure.savefig(out, format=kind, metadata=when[kind])
     write_bytes(path, out.getvalue())

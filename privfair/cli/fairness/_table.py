@@ -140,8 +140,8 @@ def read_rows(given: dict[str, Any], more: tuple[str, ...] = ()) -> Rows:
     if len(frame) < 2:
         raise DataError("the table has one row only; nothing can be compared.")
     return Rows(
-        frame, decisions, labels, scores, _groups(frame, sensitive, cuts, given["missing_group"]),
-        None if client is None else _client(frame[client], client, given["missing_group"]),
+        frame, decisions, labels, scores, _groups(frame, sensitive, cuts, given),
+        None if client is None else _client(frame[client], client, given),
         clean(name),
     )  # fmt: skip
 
@@ -198,33 +198,60 @@ def _numbers(column: Any, name: str) -> Any:
     return values.astype(float)
 
 
-def _groups(frame: Any, names: list[str], cuts: dict[str, list[float]], missing: Any) -> Any:
-    """Return the attributes as text, by the rules of an audit."""
+def _gone(column: Any, given: dict[str, Any]) -> str:
+    """Say how many values are missing; under --epsilon that is private."""
+    if given.get("epsilon") is not None:
+        return "missing values"
+    return f"{int(column.isna().sum())} missing values of {len(column)}"
+
+
+def _groups(frame: Any, names: list[str], cuts: dict[str, list[float]], given: Any) -> Any:
+    """Return the attributes, numeric ones cut, missing values as a group where one is named."""
     import pandas as pd
 
+    from privfair.core.exceptions import MissingSensitiveFeatureError
     from privfair.fairness import bin_sensitive
 
+    missing = given["missing_group"]
     columns = {}
+    for name in names:
+        if missing is None and frame[name].isna().any():
+            raise MissingSensitiveFeatureError(
+                f"sensitive feature {name!r} has {_gone(frame[name], given)}. Dropping them would "
+                "hide a group. Give --missing-group to count them as a group of their own."
+            )
     for name in names:
         values = frame[name]
         if name in cuts:
             values = bin_sensitive(values.to_numpy(), cuts[name], name=name, missing_group=missing)
             columns[name] = pd.Series(values, index=frame.index, dtype=object)
         else:
-            columns[name] = values
+            columns[name] = _text(values, missing) if values.isna().any() else values
     return pd.DataFrame(columns)
 
 
-def _client(column: Any, name: str, missing: Any) -> Any:
+def _client(column: Any, name: str, given: dict[str, Any]) -> Any:
     from privfair.core.exceptions import DataError
 
-    gone = int(column.isna().sum())
-    if gone and missing is None:
+    missing = given["missing_group"]
+    if missing is None and column.isna().any():
         raise DataError(
-            f"column {name!r} has {gone} missing values of {len(column)}. Each row comes from "
+            f"column {name!r} has {_gone(column, given)}. Each row comes from "
             "some client; give --missing-group to count them as a client of their own."
         )
-    return column.astype(object).where(column.notna(), missing)
+    return _text(column, missing)
+
+
+def _text(column: Any, missing: Any) -> Any:
+    """Return text; whole numbers that a missing value made floats are whole again."""
+    import pandas as pd
+
+    def one(value: Any) -> str:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+    gone = column.isna().tolist()
+    text = [missing if lost else one(v) for v, lost in zip(column.tolist(), gone, strict=True)]
+    return pd.Series(text, index=column.index, name=column.name, dtype=object)
 
 
 def enter_raw(path: Path | None, name: str, what: str) -> None:

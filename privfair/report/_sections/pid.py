@@ -65,13 +65,14 @@ def build(ctx: AuditContext) -> SectionResult:
                 if single:
                     raise
                 refused.append(f"{crossing.name}: {error}")
-    clients = ctx.clients is not None
+    clients = _split(ctx)
     tables, blocks, figures = [], [], []
     if clients:
         figures.append(_figure(found))
         blocks.append(Block("figure", figures[0].id))
     else:
-        blocks.append(Block("note", text=ctx.text("pid.no_client")))
+        why = "pid.no_client" if ctx.clients is None else "pid.one_client"
+        blocks.append(Block("note", text=ctx.text(why)))
     for crossing in crossings:
         mine = [(m, f) for c, m, f in found if c is crossing]
         if not mine:
@@ -119,6 +120,11 @@ def build(ctx: AuditContext) -> SectionResult:
     )
 
 
+def _split(ctx: AuditContext) -> bool:
+    """Whether there are clients to split over: several."""
+    return ctx.clients is not None and ctx.clients.several
+
+
 def _resamples(ctx: AuditContext) -> int:
     return min(ctx.config.n_resamples, MAX_RESAMPLES)
 
@@ -134,7 +140,7 @@ def _fit(ctx: AuditContext, crossing: Crossing, model: AuditedModel) -> Any:
     inside = crossing.codes >= 0
     names = np.array(crossing.names, dtype=object)
     client = np.full(ctx.n, ONE, dtype=object)
-    if ctx.clients is not None:
+    if ctx.clients is not None and ctx.clients.several:
         client = ctx.clients.values()
     estimator = PIDDisparity(
         confidence=ctx.config.confidence,
@@ -152,7 +158,7 @@ def _fit(ctx: AuditContext, crossing: Crossing, model: AuditedModel) -> Any:
 
 
 def _shown(ctx: AuditContext) -> tuple[str, ...]:
-    return PARTS if ctx.clients is not None else ("global",)
+    return PARTS if _split(ctx) else ("global",)
 
 
 def _estimates(fit: Any) -> dict[str, Any]:
@@ -175,7 +181,7 @@ def _parts(ctx: AuditContext, crossing: Crossing, found: list[tuple[AuditedModel
     for part in _shown(ctx):
         for j, (model, fit) in enumerate(found):
             e = _estimates(fit)[part]
-            name = NAMES[part] if ctx.clients is not None else "Global"
+            name = NAMES[part] if _split(ctx) else "Global"
             rows.append(
                 (
                     name, *([model.name] if several else []), Value.of(e),
@@ -364,6 +370,7 @@ def _caveats(ctx: AuditContext, refused: list[str]) -> tuple[str, ...]:
             out.append(ctx.config.client_note)
         if ctx.clients.pooled and ctx.config.min_cell is None:
             out.append(ctx.clients.pooling(ctx.config.merge_clients_below))
+    if _split(ctx):
         out.append(ctx.text("pid.caveat"))
         if ctx.config.min_cell is not None:
             out.append(ctx.text("pid.min_cell"))
