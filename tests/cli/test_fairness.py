@@ -397,3 +397,23 @@ def test_a_figure_holds_no_control_characters(
     text = figure.read_text("utf-8")
     assert "\x1b" not in text and "\u202e" not in text
     ET.fromstring(text)
+
+
+def test_the_split_at_equal_outcome_is_the_estimator(
+    run: Run, csv: Path, table: pd.DataFrame
+) -> None:
+    from privfair.fairness.pid import PIDDisparity
+
+    fit = PIDDisparity(n_resamples=100, random_state=3, condition="y").fit(
+        table["yhat"], sensitive_features=table[["sex"]], client=table["site"], y_true=table["y"]
+    )
+    got = call(run, "pid", csv, *OVER, "--label", "y", "--condition", "y", "--json", "--seed", "3")
+    assert got.code == 0, got.err
+    assert json.loads(got.out) == json.loads(json.dumps(fit.to_dict()))
+    private = call(run, "pid", csv, *OVER, "--label", "y", "--condition", "y", "--epsilon", "2",
+                   "--groups", "sex=f,m", "--clients", "n,s,e", "--json")  # fmt: skip
+    assert private.code == 0, private.err
+    assert json.loads(private.out)["privacy"]["epsilon"] == 2
+    assert json.loads(private.out)["parts"] != fit.to_dict()["parts"]
+    for half in (("--label", "y"), ("--condition", "y")):
+        assert call(run, "pid", csv, *OVER, *half).code == 2

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["frontier"]
 
 BINS = 10
+LEAST = 1e-5  # bits; below this a bound cannot be told from none of the information at all
 _ACCESS = ("aware", "client_blind", "group_blind", "blind")
 _CRITERIA = ("demographic_parity", "equalized_odds", "equal_opportunity")
 _TABLE = r"printf 'y,yhat,sex\n1,1,f\n0,0,f\n0,1,f\n0,0,f\n1,1,m\n1,1,m\n1,0,m\n0,0,m\n' | "
@@ -122,7 +123,6 @@ def _solve(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
     from privfair.core.exceptions import PrivfairWarning, SolverError
     from privfair.fairness.aglfop import FairnessBound, aglfop, fair_rule
     from privfair.fairness.pid import pid_from_joint
-    from privfair.report._frontier import LEAST
 
     p, groups, clients = _table(rows, given)
     which = "local" if given["local"] else "global"

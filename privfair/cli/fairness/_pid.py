@@ -34,6 +34,10 @@ _TABLE = r"printf 'yhat,sex,site\n1,f,a\n0,m,a\n1,f,a\n0,m,a\n0,f,b\n1,m,b\n0,f,
 
 @click.command()
 @column_options(label=False, client=True, score=True)
+@click.option("--label", default=None, metavar="COLUMN",
+              help="Recorded outcome, for --condition y.")  # fmt: skip
+@click.option("--condition", type=click.Choice(["y"]), default=None,
+              help="Split at equal outcome (equalized odds); needs --label.")  # fmt: skip
 @click.option("--score-bins", type=click.IntRange(2, 256), default=None,
               help="Split --score in bins of equal frequency, not at a threshold.")  # fmt: skip
 @click.option("--merge-clients-below", type=click.IntRange(1), default=None, metavar="ROWS",
@@ -99,6 +103,11 @@ def _check(given: dict[str, Any]) -> None:
         )
     if given["score"] is not None and given["prediction"] is not None:
         raise click.UsageError("Give --prediction, or --score to decompose scores.")
+    if (given["condition"] is None) != (given["label"] is None):
+        raise click.UsageError(
+            "--condition y and --label go together: the disparity is split among rows of equal "
+            "outcome."
+        )
     if given["epsilon"] is None:
         for name in ("groups", "clients"):
             if given[name]:
@@ -161,6 +170,7 @@ def _fit(rows: Rows, given: dict[str, Any], groups: Any, clients: Any) -> Any:
         "merge_clients_below": given["merge_clients_below"],
         "missing_group": given["missing_group"],
         "random_state": state().seed or 0,
+        "condition": given["condition"],
     }
     client = rows.client.astype(str) if clients is not None else rows.client
     if given["epsilon"] is None:
@@ -173,4 +183,8 @@ def _fit(rows: Rows, given: dict[str, Any], groups: Any, clients: Any) -> Any:
         }  # fmt: skip
         if rows.decisions is not None:
             settings["decisions"] = [0, 1]
-    return PIDDisparity(**settings).fit(y, sensitive_features=rows.sensitive, client=client)
+        if rows.labels is not None:
+            settings["labels"] = [0, 1]
+    return PIDDisparity(**settings).fit(
+        y, sensitive_features=rows.sensitive, client=client, y_true=rows.labels
+    )

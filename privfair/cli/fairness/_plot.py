@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from privfair.cli._common import clean
+
 __all__ = ["FORMATS", "PLOT", "check_plot", "save"]
 
 FORMATS = ("svg", "png", "pdf")
@@ -43,7 +45,6 @@ def save(path: Path, draw: Callable[[Any], Any], size: tuple[float, float] = (8.
     from matplotlib.text import Text
 
     from privfair.cli._audit_files import write_bytes
-    from privfair.report._clean import clean_text
 
     kind = path.suffix.lower().removeprefix(".")
     when: dict[str, Any] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -52,7 +53,7 @@ def save(path: Path, draw: Callable[[Any], Any], size: tuple[float, float] = (8.
         figure.set_layout_engine("constrained")
         draw(figure.add_subplot())
         for text in figure.findobj(Text):  # names come from the data
-            text.set_text("\n".join(clean_text(line) for line in text.get_text().split("\n")))
+            text.set_text("\n".join(clean(line) for line in text.get_text().split("\n")))
         out = io.BytesIO()
         figure.savefig(out, format=kind, metadata=when[kind])
     write_bytes(path, out.getvalue())
