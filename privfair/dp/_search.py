@@ -93,7 +93,8 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
     InvalidParameterError
         A parameter is out of range, or the grid sets one that belongs to the search.
     AccountingAssumptionError
-        Settings cost differently, or the relation is not ``zero_out``.
+        Settings cost differently, the relation is not ``zero_out``, or there is a fairness
+        penalty, which a score of correct predictions would always vote down.
 
     Notes
     -----
@@ -219,6 +220,11 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
             raise AccountingAssumptionError(
                 "the search splits rows by position, which is public under "
                 "neighboring='zero_out' and unit='record' only."
+            )
+        if any(self._one(params, 1.0, 0.5)._penalty() is not None for params in candidates):
+            raise AccountingAssumptionError(
+                "a search scores correct predictions only, and would choose whichever setting is "
+                "the least fair: it takes no fairness penalty. Choose its strength on public rows."
             )
         return candidates
 

@@ -208,3 +208,16 @@ def test_regressors_are_scored_by_a_bounded_error():
     reg = DPRegressor(target_range=(-5, 5), schema="as_is", epochs=2)
     found = search(estimator=reg, epsilon=8.0).fit(X, X[:, 0])
     assert 0.5 < found.best_score_ < 1.2 and found.privacy_.certified
+
+
+def test_a_fairness_penalty_is_refused_before_anything_is_charged():
+    from privfair.fairness.dcov import BoundedDistanceCovariance
+
+    X, y = rows(200)
+    ledger = Ledger()
+    fair = DPClassifier(
+        schema="as_is", fairness_penalty=BoundedDistanceCovariance({"s": ["a", "b"]})
+    )
+    with pytest.raises(AccountingAssumptionError, match="fairness penalty"):
+        search(estimator=fair, ledger=ledger).fit(X, y)
+    assert len(ledger) == 0
