@@ -29,6 +29,9 @@ OTHER = "other"
 MAX_CELLS = 1024
 """Largest number of cells: a penalty holds a matrix of their distances."""
 
+_TABLE = 1 << 20
+"""Up to this many combinations of labels, cells are looked up in a table of all of them."""
+
 
 class DeclaredGroups:
     """A public list of intersectional cells, and the way from records to them.
@@ -108,12 +111,16 @@ class DeclaredGroups:
         levels = np.stack(
             [self._level(j, column) for j, column in enumerate(self._found(table))], axis=1
         )
-        sizes = np.array([len(known) + 1 for known in self._levels])
-        flat = np.ravel_multi_index(tuple(levels.T), tuple(sizes))
-        numbers = np.full(int(sizes.prod()), len(self) - 1, dtype=np.int64)
-        places = np.ravel_multi_index(tuple(self._table.T), tuple(sizes))
-        numbers[places] = np.arange(len(self))
-        return numbers[flat]
+        sizes = tuple(len(known) + 1 for known in self._levels)
+        product, rest = math.prod(sizes), len(self) - 1
+        if product <= _TABLE:
+            numbers = np.full(product, rest, dtype=np.int64)
+            numbers[np.ravel_multi_index(tuple(self._table.T), sizes)] = np.arange(len(self))
+            return numbers[np.ravel_multi_index(tuple(levels.T), sizes)]
+        # With cells= the product of all labels may be far larger than any memory.
+        rows, spot = np.unique(levels, axis=0, return_inverse=True)
+        known_rows = [self._number.get(tuple(row), rest) for row in rows.tolist()]
+        return np.array(known_rows, dtype=np.int64)[spot.reshape(-1)]
 
     def distances(self, weights: Mapping[str, float] | None = None) -> list[NDArray[np.float64]]:
         """Return the distances of all cells in each column, shapes (n_cells, n_cells).
@@ -172,9 +179,21 @@ class DeclaredGroups:
             return np.searchsorted(np.array(column.bins), inside, side="right").astype(np.int64)
         import pandas as pd
 
+        if values.dtype.kind in "fiub" and all(isinstance(label, str) for label in levels):
+            raise SensitiveFeatureError(
+                f"sensitive feature {name!r} holds numbers, and its declared labels are text: no "
+                "record would be in a declared group. Declare numbers, or pass text."
+            )
         codes, uniques = pd.factorize(values)
         known = {label: level for level, label in enumerate(levels)}
         rest = len(levels) if column.other is None else known[column.other]
+        if all(isinstance(u, str) for u in uniques) and not any(
+            isinstance(label, str) for label in levels
+        ):
+            raise SensitiveFeatureError(
+                f"sensitive feature {name!r} holds text, and its declared labels are numbers: no "
+                "record would be in a declared group. Declare text, or pass numbers."
+            )
         seen = [known.get(_plain(label), rest) for label in uniques]
         return np.asarray(seen, dtype=np.int64)[codes]
 
