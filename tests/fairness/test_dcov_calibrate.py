@@ -118,3 +118,41 @@ def test_private_estimators_and_bad_parameters_are_refused() -> None:
     ):
         with pytest.raises(InvalidParameterError):
             calibrate_lambda(Shrinking(), X, y, S, **{"target": 0.1, **options})
+
+
+def test_a_private_estimator_is_found_inside_a_pipeline():
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X, y, S = data()
+    piped = make_pipeline(StandardScaler(), Rate(epsilon=1.0))
+    with pytest.raises(AccountingAssumptionError, match="a private estimator"):
+        calibrate_lambda(piped, X, y > 0, S, target=1.0, parameter="rate__strength")
+
+
+class Exposed(Shrinking):
+    """Keeps what it was fitted and scored with."""
+
+    def fit(self, X, y, *, sensitive_features=None, exposure=None):
+        np.testing.assert_array_equal(np.asarray(X)[:, 2], exposure)
+        return super().fit(X, y)
+
+    def score(self, X, y, exposure=None):
+        np.testing.assert_array_equal(np.asarray(X)[:, 2], exposure)
+        return 0.0
+
+
+def test_what_belongs_to_rows_is_split_with_them():
+    X, y, S = data()
+    found = calibrate_lambda(
+        Exposed(), X, y, S, target=9.0, lambdas=(0.0, 1.0), metric=mean_gap, n_splits=2,
+        fit_params={"exposure": X["row"].to_numpy()},
+    )  # fmt: skip
+    assert found.lambda_ == 0.0 and len(found.runs) == 4
+    seen = []
+    calibrate_lambda(
+        Exposed(), X, y, S, target=9.0, lambdas=(0.0,), metric=mean_gap, n_splits=2,
+        fit_params={"exposure": X["row"].to_numpy()},
+        scoring=lambda model, X, y, exposure: seen.append(len(exposure)) or 1.0,
+    )  # fmt: skip
+    assert seen == [150, 150]

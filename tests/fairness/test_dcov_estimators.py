@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -176,6 +177,38 @@ def test_counts_with_an_exposure():
     np.testing.assert_allclose(weighted.predict(X), found, rtol=1e-5)
 
 
+def test_the_unit_of_rates_is_counts_over_exposures():
+    # One policy of a thousandth of a year with a claim would make the mean of ratios.
+    X, y, exposure, S, _ = claims(2_000)
+    exposure[:20], y[:20] = 1e-3, 1
+    reg = make(FairDCovRegressor, epochs=1).fit(X, y, sensitive_features=S, exposure=exposure)
+    reg._chosen, reg._mass = "poisson", exposure
+    loss = reg._problem(y / exposure).loss
+    assert float(loss.score(torch.zeros(1, 1))) == pytest.approx(exposure.sum() / y.sum())
+
+
+def test_the_score_of_counts_is_the_deviance_explained():
+    X, y, exposure, S, rate = claims(4_000)
+    reg = make(FairDCovRegressor, lambda_=0.0, epochs=20).fit(X, y, exposure=exposure)
+    found = reg.predict(X) * exposure
+    flat = exposure * y.sum() / exposure.sum()
+
+    def deviance(mean):
+        return 2 * (scipy.special.xlogy(y, y / mean) - y + mean).sum()
+
+    expected = 1 - deviance(found) / deviance(flat)
+    assert reg.score(X, y, exposure=exposure) == pytest.approx(expected, rel=1e-9)
+    doubled = reg.score(X, y, sample_weight=np.full(len(y), 2.0), exposure=exposure)
+    assert doubled == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(LengthMismatchError):
+        reg.score(X, y, exposure=exposure[:5])
+    squared = make(FairDCovRegressor, lambda_=0.0, epochs=1).fit(X, rate)
+    residual = ((rate - squared.predict(X)) ** 2).sum()
+    assert squared.score(X, rate) == pytest.approx(1 - residual / (rate.var() * len(rate)))
+    with pytest.raises(InvalidParameterError, match="Poisson"):
+        squared.score(X, rate, exposure=exposure)
+
+
 def test_sample_weights_move_the_fit():
     X, y, S, _ = gerrymandered(2_000)
     weight = np.where(y == 1, 5.0, 1.0)
@@ -268,6 +301,10 @@ def test_saving_copying_and_repeating(cls, tmp_path):
             InvalidParameterError, "exposure",
         ),
         (FairDCovRegressor, {}, {"exposure": np.zeros(300)}, DataError, "above 0"),
+        (
+            FairDCovRegressor, {}, {"exposure": np.ones(300), "sample_weight": np.ones(5)},
+            LengthMismatchError, "sample_weight",
+        ),
         (FairDCovRegressor, {}, {"exposure": np.ones(4)}, LengthMismatchError, "exposure"),
         (FairDCovRegressor, {"normalise": "std"}, {}, InvalidParameterError, "target_scale"),
         (FairDCovRegressor, {"loss": "poisson"}, {"y": -np.ones(300)}, DataError, "counts"),

@@ -513,3 +513,44 @@ def test_on_a_cuda_device(name: str) -> None:
         value.backward()
         assert value.is_cuda and x.grad is not None and x.grad.is_cuda
         assert value.item() == pytest.approx(GOLDEN[name][1], rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["auto", "cells", "sorted", "tiled", "naive"])
+@pytest.mark.parametrize("n", [5, 50, 401])
+def test_one_row_against_all_others_has_no_unbiased_correlation(method, n):
+    # All of its U-centred distances are 0, so that the ratio is one of rounding errors.
+    rng = np.random.default_rng(n)
+    x, alone = rng.normal(size=n).round(1), np.zeros(n)
+    alone[n // 2] = 0.1
+    assert dcor_sq(x, alone, method=method) == 0.0
+    assert dcor_sq(alone, x, method=method) == 0.0
+    if n > 5:
+        two = alone.copy()
+        two[0] = 0.1
+        assert 1e-9 < abs(dcor_sq(x, two, method=method)) <= 1
+    if method == "naive":
+        assert dcor_sq(x, alone, metric="discrete") == 0.0
+        assert dcor_sq(x, 1e6 + np.eye(2)[(alone > 0).astype(int)]) == 0.0
+
+
+def test_unbiased_correlation_of_a_few_tied_rows_stays_within_one():
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        n = int(rng.integers(4, 8))
+        x, y = (0.1 * rng.integers(0, 3, n) + 0.3 for _ in range(2))
+        assert abs(dcor_sq(x, y)) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("width", [5, 33, 60])
+def test_equal_rows_of_many_columns_are_no_distance_apart(width):
+    rng = np.random.default_rng(width)
+    hot = np.eye(width)[rng.integers(0, width, 120)] + 1e3
+    x = torch.tensor(rng.normal(size=(120, 2)), requires_grad=True)
+    values, slopes = [], []
+    for method in ("tiled", "naive"):
+        value = dcov_sq(x, torch.tensor(hot), method=method, estimator="v")
+        (slope,) = torch.autograd.grad(value, x)
+        values.append(float(value.detach()))
+        slopes.append(slope)
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-10, atol=1e-14)

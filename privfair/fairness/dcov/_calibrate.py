@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,11 +62,12 @@ def calibrate_lambda(
     lambdas: Sequence[float] = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0),
     rule: str = "smallest",
     metric: Callable[[Any, Any], float] | None = None,
-    scoring: Callable[[Any, Any, Any], float] | None = None,
+    scoring: Callable[..., float] | None = None,
     parameter: str = "lambda_",
     n_splits: int = 5,
     seeds: Sequence[int] = (0,),
     random_state: Any = 0,
+    fit_params: Mapping[str, Any] | None = None,
 ) -> LambdaCalibration:
     """Choose the strength of a penalty by cross-validation.
 
@@ -90,7 +92,8 @@ def calibrate_lambda(
         ``metric(pred, S) -> float``; the Jensen-Shannon divergence of :func:`jsd_groups`, less
         its bias, when None. ``pred`` is the probability of the second class where there is one.
     scoring : callable or None, default=None
-        ``scoring(fitted, X, y) -> float``, larger is better; ``estimator.score`` when None.
+        ``scoring(fitted, X, y, **rows) -> float``, larger is better, ``rows`` being the held-out
+        part of ``fit_params``; None is ``estimator.score``, with those that it takes.
     parameter : str, default="lambda_"
         Name of the strength.
     n_splits : int, default=5
@@ -100,6 +103,8 @@ def calibrate_lambda(
         Values of the estimator's ``random_state``, where it has one.
     random_state : None, int or Generator, default=0
         Of the folds.
+    fit_params : mapping of str to array-like, shape (n,), or None, default=None
+        What ``fit`` gets beside these, one entry for each row: ``exposure``, ``sample_weight``.
 
     Returns
     -------
@@ -138,40 +143,54 @@ def calibrate_lambda(
         raise InvalidParameterError(
             f"{type(estimator).__name__} has no parameter {parameter!r}; pass parameter=..."
         )
-    if math.isfinite(params.get("epsilon", math.inf) or math.inf):
+    if any(_private(name, value) for name, value in params.items()):
         raise AccountingAssumptionError(
             "a private estimator cannot be calibrated on the rows that it protects: every fit "
             "costs epsilon and the choice itself would be accounted nowhere. Calibrate on public "
             "rows, or with epsilon=float('inf') on rows that are not to be protected."
         )
-    check_aligned(X=X, y=y, S=S)
+    extra = dict(fit_params or {})
+    check_aligned(X=X, y=y, S=S, **extra)
     labels = as_vector(y, name="y")
     measure = _divergence if metric is None else metric
     rows = []
     for split, (fit_rows, held) in enumerate(_folds(estimator, labels, folds, random_state)):
         train = [_take(part, fit_rows) for part in (X, y, S)]
         test = [_take(part, held) for part in (X, y, S)]
+        own, others = (
+            {name: _take(values, some) for name, values in extra.items()}
+            for some in (fit_rows, held)
+        )
         for seed in seeds:
             for value in grid:
                 model = clone(estimator).set_params(**{parameter: value})
                 if "random_state" in params:
                     model.set_params(random_state=seed)
-                model.fit(train[0], train[1], sensitive_features=train[2])
-                score = model.score if scoring is None else None
+                model.fit(train[0], train[1], sensitive_features=train[2], **own)
                 rows.append(
                     {
                         "lambda": value,
                         "seed": seed,
                         "fold": split,
                         "gap": float(measure(_scores(model, test[0]), test[2])),
-                        "score": float(
-                            score(test[0], test[1])
-                            if score is not None
-                            else scoring(model, test[0], test[1])  # type: ignore[misc]
-                        ),
+                        "score": float(_score(model, test[0], test[1], others, scoring)),
                     }
                 )
     return _picked(rows, rule, limit, params)
+
+
+def _score(model: Any, X: Any, y: Any, rows: dict[str, Any], scoring: Any) -> Any:
+    if scoring is not None:
+        return scoring(model, X, y, **rows)
+    taken = inspect.signature(model.score).parameters
+    return model.score(X, y, **{name: rows[name] for name in rows if name in taken})
+
+
+def _private(name: str, value: Any) -> bool:
+    """Whether a parameter, of the estimator or of one inside it, is a finite epsilon."""
+    if name.rsplit("__", 1)[-1] != "epsilon" or isinstance(value, str | bool):
+        return False
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
 
 
 def _picked(

@@ -121,6 +121,8 @@ def dcor_sq(
     r"""Return the squared distance correlation of two variables.
 
     :math:`dCov^2(x, y) / \sqrt{dCov^2(x, x)\, dCov^2(y, y)}`, and 0 where a variable is constant.
+    The unbiased form is 0 too where one row differs from all the others, which are equal: all of
+    its centred distances are 0.
 
     Parameters
     ----------
@@ -164,7 +166,8 @@ def dcor_sq(
         self_pair(given.rows[0], estimator, power, "euclidean", method, size, dtype),
         self_pair(given.rows[1], estimator, power, metric, method, size, dtype),
     ]
-    if min(float(v.detach()) for v in own) <= 0:
+    x_rows, y_rows = given.rows
+    if vanishes(own[0], x_rows, power) or vanishes(own[1], y_rows, power, metric):
         return given.answer(given.zero())
     both = pair(given, estimator, power, metric, method, size, dtype)
     return given.answer(both.double() / torch.sqrt(own[0] * own[1]))
@@ -333,6 +336,20 @@ def _cells_of(given: Inputs, exponent: float, metric: str) -> tuple[Tensor, Any]
 def constant(rows: Tensor) -> bool:
     """Whether all rows are equal."""
     return bool((rows == rows[:1]).all())
+
+
+def vanishes(own: Tensor, rows: Tensor, exponent: float = 1.0, metric: str = "euclidean") -> bool:
+    """Whether a squared distance variance is 0 but for rounding, which a ratio would blow up.
+
+    What cancels in it is of the size of the mean squared distance, twice the variance.
+    """
+    n = len(rows)
+    size = 2.0 / n  # of two kinds of rows at least one differs
+    if metric == "euclidean":
+        size = (2.0 * float(rows.detach().double().var(dim=0, correction=0).sum())) ** exponent
+    single = rows.dtype != torch.float64 and rows.shape[1] > 1  # distances in the rows' own type
+    unit = 64 * torch.finfo(torch.float32).eps if single else (64 + n) * 2.0**-52
+    return float(own.detach()) <= unit * size
 
 
 def self_pair(

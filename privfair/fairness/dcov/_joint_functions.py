@@ -11,7 +11,7 @@ from privfair.core import _validation as check
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.fairness.dcov._cells import cells_dcov_sq
 from privfair.fairness.dcov._columns import pair_distances
-from privfair.fairness.dcov._functions import LEAST, constant, pair, self_pair, sortable
+from privfair.fairness.dcov._functions import LEAST, constant, pair, self_pair, sortable, vanishes
 from privfair.fairness.dcov._joint import scale, tiled_joint_sq
 from privfair.fairness.dcov._kernels import cell_kernel
 from privfair.fairness.dcov._naive import naive_joint_sq
@@ -184,7 +184,7 @@ def _unit(rows: Tensor) -> Tensor:
     if constant(rows):
         return rows
     own = self_pair(rows, "u", 1.0, "euclidean", "auto", None, None)
-    return rows.double() / torch.sqrt(own) if float(own.detach()) > 0 else rows
+    return rows.double() / torch.sqrt(own) if not vanishes(own, rows) else rows
 
 
 def _by_cells(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.metrics import d2_tweedie_score, r2_score
 from torch import Tensor, nn
 
 from privfair.core import _validation as check
@@ -272,11 +273,14 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
             if sample_weight is None:
                 sample_weight = times
             else:
-                sample_weight = as_vector(sample_weight, name="sample_weight") * times
+                sample_weight = _times(sample_weight, times)
             y = counts / times
         self._chosen = chosen
-        self._fit(X, y, sensitive_features, sample_weight)
-        del self._chosen
+        self._mass = sample_weight if chosen == "poisson" else None
+        try:
+            self._fit(X, y, sensitive_features, sample_weight)
+        finally:
+            del self._chosen, self._mass
         return self
 
     def predict(self, X: Any, *, exposure: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -301,6 +305,48 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
             raise LengthMismatchError(f"exposure has {len(times)} entries for {len(rate)} rows.")
         return rate * times
 
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        exposure: ArrayLike | None = None,
+    ) -> float:
+        """Return the explained share of the deviance: R^2, or D^2 of Poisson deviance for counts.
+
+        Parameters
+        ----------
+        X : data frame or array of shape (n_rows, n_columns)
+        y : array-like of shape (n_rows,)
+            Targets, or counts.
+        sample_weight : array-like of shape (n_rows,), default=None
+        exposure : array-like of shape (n_rows,), default=None
+            For the Poisson loss, as in ``fit``.
+
+        Returns
+        -------
+        float
+            At most 1; 0 for a constant prediction, minus infinity for a rate of 0 where something
+            was counted.
+        """
+        predicted = self.predict(X)
+        if self.loss_ == "squared":
+            if exposure is not None:
+                raise InvalidParameterError("exposure is for models with the Poisson loss.")
+            return float(r2_score(y, predicted, sample_weight=sample_weight))
+        counts = _numbers(as_vector(y, name="y"))
+        if exposure is not None:
+            times = _exposure(exposure)
+            if len(times) != len(counts):
+                raise LengthMismatchError(
+                    f"exposure has {len(times)} entries for {len(counts)} rows of y."
+                )
+            counts = counts / times
+            sample_weight = times if sample_weight is None else _times(sample_weight, times)
+        if (predicted <= 0).any():
+            return -np.inf
+        return float(d2_tweedie_score(counts, predicted, sample_weight=sample_weight, power=1))
+
     def _normalisation(self) -> str:
         # Scores come in the target's unit already, see the losses.
         return "dcor" if self.normalise == "dcor" else "none"
@@ -316,7 +362,9 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
         if self.loss_ == "poisson":
             if (values < 0).any() or not values.any():
                 raise DataError("y must hold counts of at least 0, not all 0, for loss='poisson'.")
-            unit = float(values.mean()) if self.normalise == "target_scale" else 1.0
+            unit = 1.0
+            if self.normalise == "target_scale":  # counts over exposures, not the mean of ratios
+                unit = _mean_rate(values, self._mass)
             return Problem(_PoissonLoss(unit), values.astype(np.float32))
         spread = float(values.std())
         self.target_center_, self.target_scale_ = float(values.mean()), spread if spread else 1.0
@@ -333,6 +381,29 @@ class FairDCovRegressor(RegressorMixin, FairNetwork):
             last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
             with torch.no_grad():
                 last.bias.fill_(float(np.log(max(rate, 1e-12))))
+
+
+def _times(weights: Any, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sample weights times exposures."""
+    values = as_vector(weights, name="sample_weight")
+    if values.dtype.kind not in "fiub":
+        raise DataError("sample_weight must hold finite numbers of at least 0, one per row.")
+    if len(values) != len(times):
+        raise LengthMismatchError(
+            f"sample_weight has {len(values)} entries for {len(times)} of exposure."
+        )
+    return np.asarray(values * times, dtype=np.float64)
+
+
+def _mean_rate(rates: NDArray[np.float64], mass: Any) -> float:
+    """Return the mean rate of the weighted rows; of all rows where those have none."""
+    if mass is not None:
+        weights = np.asarray(as_vector(mass, name="sample_weight"), dtype=np.float64)
+        if len(weights) == len(rates) and np.isfinite(weights).all() and (weights >= 0).all():
+            counted = float(weights @ rates)
+            if counted > 0:
+                return counted / float(weights.sum())
+    return float(rates.mean())
 
 
 class _OwnUnitLoss(_ScaledSquaredLoss):

@@ -1,8 +1,8 @@
 """Distance covariance of vectors in O(n^2) time and O(n) memory, forward and backward.
 
 Distances are made tile by tile over the upper triangle and thrown away; the backward pass makes
-them again. Rows are centred first, and distances come from differences, not from inner products,
-up to 32 columns: with large offsets the latter lose all digits.
+them again. Rows are centred first, and distances come from differences, not from inner products:
+these lose half of all digits where rows coincide, as those of one-hot columns do.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["default_tile", "distances", "tiled_dcov_sq"]
-
-_DIRECT = 32
-"""Up to this many columns distances are computed from differences."""
 
 
 def default_tile(device: torch.device) -> int:
@@ -46,10 +43,8 @@ def distances(rows: Tensor, others: Tensor, exponent: float, metric: str = "eucl
     if rows.shape[1] == 1:
         gap = (rows - others.T).abs_()
     else:
-        mode = "donot_use_mm_for_euclid_dist"
-        if rows.shape[1] > _DIRECT:
-            mode = "use_mm_for_euclid_dist_if_necessary"
-        gap = torch.cdist(rows, others, compute_mode=mode)
+        # An inner product would give equal rows a distance of half of all digits, not 0.
+        gap = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
     return gap if exponent == 1 else gap.pow_(exponent)
 
 
