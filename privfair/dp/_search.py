@@ -221,7 +221,8 @@ class DPGridSearchCV(PrivateEstimatorMixin, MetaEstimatorMixin, BaseEstimator):
                 "the search splits rows by position, which is public under "
                 "neighboring='zero_out' and unit='record' only."
             )
-        if any(self._one(params, 1.0, 0.5)._penalty() is not None for params in candidates):
+        runs = (self._one(params, 1.0, 0.5) for params in candidates)
+        if any(run._penalty() is not None for run in runs if hasattr(run, "_penalty")):
             raise AccountingAssumptionError(
                 "a search scores correct predictions only, and would choose whichever setting is "
                 "the least fair: it takes no fairness penalty. Choose its strength on public rows."
