@@ -227,3 +227,16 @@ def test_a_client_may_be_called_like_the_merged_ones(rows: dict[str, Any]) -> No
     assert result.counts["clients"] == want
     table = result.section("pid").table("pid-clients-sex")
     assert {row[0]: row[1] for row in table.rows} == want
+
+
+def test_statements_name_the_attribute_where_they_hold_its_number(rows: dict[str, Any]) -> None:
+    section = run(rows["decision"], rows["sensitive"], site_of(rows)).section("pid")
+    (said,) = [b.items for b in section.blocks if b.kind == "list"]
+    assert any("BROJA" in text for text in said)
+    assert any("causal" in text for text in said)
+    for text in said:
+        assert text.endswith("(sex)") == ("bits here" in text), text
+    text = section.table("pid-race-brief")
+    keys = [c.key for c in text.columns]
+    blank = [row[keys.index("p")] is None for row in text.rows]
+    assert any(blank) == any("not permuted" in note for note in text.notes)

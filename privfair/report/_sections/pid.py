@@ -195,6 +195,8 @@ def _parts(ctx: AuditContext, crossing: Crossing, found: list[tuple[AuditedModel
     notes = [*ctx.note_of_suppressed(crossing)]
     if any(isinstance(c, Value) and c.status == "boundary" for row in rows for c in row):
         notes.insert(0, "On the boundary: the part may be zero, and its interval is one-sided.")
+    if len({row[-2] is None for row in rows}) > 1:
+        notes.append("Without p: parts that are found by optimisation are not permuted.")
     return Table(
         f"pid-{ctx.crossing_id(crossing)}-brief",
         f"Information about {crossing.name} in the decisions, in bits",
@@ -294,7 +296,7 @@ def _statements(found: list[tuple[Crossing, AuditedModel, Any]]) -> list[str]:
         for text in fit.to_dict()["statements"]:
             if text not in seen:
                 seen.add(text)
-                out.append(f"{text} ({crossing.name})" if "here" in text else text)
+                out.append(f"{text} ({crossing.name})" if "bits here" in text else text)
     return out
 
 
