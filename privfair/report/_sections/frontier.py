@@ -204,7 +204,7 @@ def _models(ctx: AuditContext, crossing: Crossing) -> Table:
             Column("model", "Model", "label"),
             Column("accuracy", "Accuracy", "number"),
             Column("bits", "Information about the group, bits", "number"),
-            Column("bound", "Bound on accuracy there, not achievable", "number"),
+            Column("bound", "Bound on accuracy there (not achievable)", "number"),
             Column("distance", "Accuracy within reach there, more", "value"),
             Column("parity", "Cost of no information, by score alone", "value"),
             Column("parity_group", "Cost of no information, with the group", "value"),

@@ -196,7 +196,10 @@ def _parts(ctx: AuditContext, crossing: Crossing, found: list[tuple[AuditedModel
     if any(isinstance(c, Value) and c.status == "boundary" for row in rows for c in row):
         notes.insert(0, "On the boundary: the part may be zero, and its interval is one-sided.")
     if len({row[-2] is None for row in rows}) > 1:
-        notes.append("Without p: parts that are found by optimisation are not permuted.")
+        notes.append(
+            "Of large tables of more than two groups only the two sums are permuted, not the "
+            "parts."
+        )
     return Table(
         f"pid-{ctx.crossing_id(crossing)}-brief",
         f"Information about {crossing.name} in the decisions, in bits",
