@@ -204,7 +204,7 @@ class ContingencyRelease:
 
         Parameters
         ----------
-        tables : array-like, shape (..., *shape)
+        tables : array-like, shape (..., cells of each axis)
             Noisy counts.
         repair : {"project", "clip"}, default="project"
             As in ``probabilities``.
@@ -241,7 +241,7 @@ class ContingencyRelease:
 
         Returns
         -------
-        ndarray of int, shape (size, *shape)
+        ndarray of int, shape (size, cells of each axis)
             Noisy counts; ``repaired`` makes distributions of them.
 
         Notes

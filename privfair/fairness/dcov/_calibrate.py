@@ -94,8 +94,8 @@ def calibrate_lambda(
     scoring : callable or None, default=None
         ``scoring(fitted, X, y, **rows) -> float``, larger is better, ``rows`` being the held-out
         part of ``fit_params``; None is ``estimator.score``, with those that it takes.
-    parameter : str, default="lambda_"
-        Name of the strength.
+    parameter : str, optional
+        Name of the strength; ``"lambda_"`` if not given.
     n_splits : int, default=5
         Folds, at least 2; stratified by label for classifiers. Never stratify by protected group
         with random offsets: that makes the attributes depend on each other in the folds.

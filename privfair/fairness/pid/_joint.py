@@ -64,8 +64,8 @@ class PIDResult:
     method : ndarray of str
         ``"exact"``, ``"newton"`` or ``"cone"``.
     alpha, beta : ndarray or None
-        Multipliers of the constraints on P(z,yhat), shape (..., |Z|, m), and on P(z,s), shape
-        (..., |Z|, K), in nats; None after the exact path, which needs none.
+        Multipliers of the constraints on P(z,yhat), shape (..., n_z, m), and on P(z,s), shape
+        (..., n_z, K), in nats; None after the exact path, which needs none.
     """
 
     unique: Table
@@ -114,7 +114,7 @@ def pid_from_joint(
 
     Parameters
     ----------
-    P : array-like of shape (..., |Z|, m, K)
+    P : array-like of shape (..., n_z, m, K)
         Probabilities that sum to 1 over the last three axes; leading axes are a batch. Single
         precision is computed in double precision.
     axes : sequence of str, default=("z", "yhat", "s")
@@ -156,7 +156,7 @@ def pid_from_joint(
 
     Notes
     -----
-    Two groups: O((m + K) log(m + K)) per table without iteration. More: O((|Z| (m + K))^3) per
+    Two groups: O((m + K) log(m + K)) per table without iteration. More: O((n_z (m + K))^3) per
     Newton step. Every answer carries a bound on its own error. What is computed from exact
     counts of people is not private; the parts of a few people's table say much about them.
 

@@ -59,7 +59,7 @@ class PIDPenalty:
     gradient of every other, so that clipping bounds nothing; it trains at
     ``epsilon=float("inf")``. Batches should hold some tens of rows for each group in each client:
     with n rows, m decisions and K clients the local disparity of independent columns is about
-    K (|Z|-1) (m-1) / (2 n) nats, not 0. The value for a batch that holds one group only is 0.
+    ``K (|Z|-1) (m-1) / (2 n)`` nats, not 0. The value for a batch that holds one group only is 0.
 
     References
     ----------

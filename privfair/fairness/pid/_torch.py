@@ -46,7 +46,7 @@ def pid_torch(P: Tensor) -> PIDTensors:
 
     Parameters
     ----------
-    P : Tensor of shape (..., |Z|, m, K)
+    P : Tensor of shape (..., n_z, m, K)
         Probabilities over the last three axes (z, yhat, s), any floating type and device; used in
         double precision and divided by their sum.
 
