@@ -18,7 +18,7 @@ from privfair.report._environment import environment
 from privfair.report._inputs import binary_labels, positive_class, read_groups, read_models
 from privfair.report._local import check_collection
 from privfair.report._model import DatasetInfo
-from privfair.report._private import check_private, read_public_groups, release
+from privfair.report._private import Sealed, check_private, read_public_groups, release
 from privfair.report._sections.attacks import read_attacks
 from privfair.report._socio import read_socio
 from privfair.report._sweep import read_sweep
@@ -51,8 +51,15 @@ def read_context(
     check_private(config, sensitive_features)
     read = read_groups if config.dp_report is None else read_public_groups
     groups, levels = read(sensitive_features, config)
-    clients = read_clients(client, config)
-    socio = read_socio(*status, X, sensitive_features, n)
+    clients: Any = None
+    socio: Any = None
+    if config.dp_report is None:
+        clients = read_clients(client, config)
+        socio = read_socio(*status, X, sensitive_features, n)
+    else:
+        # Not even looked at: what is wrong with a column would be an unpaid answer about rows.
+        clients = None if client is None else Sealed()
+        socio = None if status[0] is None else Sealed()
     raw = None if y is None else as_vector(y, name="y")
     positive: Any = 1 if config.pos_label is None else config.pos_label
     labels = None

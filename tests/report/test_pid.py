@@ -186,6 +186,20 @@ def test_a_private_report_does_not_read_the_clients(rows: dict[str, Any]) -> Non
     assert "north" not in text and "tiny one" not in text
 
 
+def test_what_is_wrong_with_a_client_column_is_no_answer_of_a_private_report(
+    rows: dict[str, Any],
+) -> None:
+    """A missing client, or one of its own in each row, is a fact about rows that nobody paid."""
+    config = {"dp_report": 1.0, "public_groups": PUBLIC, "sections": ["pid"]}
+    n = len(rows["y"])
+    lost = np.array(["a", None] * n, dtype=object)[:n]
+    for client in (lost, [f"row {k}" for k in range(n)]):
+        with pytest.raises(DataError):  # a raw report does say so
+            run(rows["decision"], rows["sensitive"], client)
+        result = run(rows["decision"], rows["sensitive"], client, config=config)
+        assert result.section("pid").status == "not_applicable"
+
+
 @pytest.mark.parametrize("what", ["clients", "socio"])
 def test_a_plugin_cannot_read_clients_or_status_in_a_private_report(
     rows: dict[str, Any], monkeypatch: pytest.MonkeyPatch, what: str

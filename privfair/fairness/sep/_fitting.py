@@ -253,9 +253,11 @@ class SEPTraining:
         self.violations_ = pd.Series(np.asarray(violations, dtype=float), index=index)
 
     def _scores(self, X: Floats) -> Floats:
+        """Return the model's scores; SEPClassifier has it."""
         raise NotImplementedError
 
     def _decisions(self, scores: Floats, sets: Sets | None) -> Floats:
+        """Return chances of a positive decision; SEPClassifier has it."""
         raise NotImplementedError
 
     def _report(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> None:
