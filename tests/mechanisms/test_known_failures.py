@@ -65,9 +65,15 @@ MECHANISMS = {
 everything = pytest.mark.parametrize("name", MECHANISMS)
 
 
-def released(name, **options):
+def _draw(mechanism, value):
+    # Four releases in a row: a choice among 2^16 alone is met again by chance once in 65,536
+    # pairs, which is no failure; four of them once in 2^64.
+    return b"".join(np.asarray(mechanism.release(value), dtype=float).tobytes() for _ in range(4))
+
+
+def released(name):
     make, value = MECHANISMS[name]
-    return np.asarray(make(**options).release(value), dtype=float).tobytes()
+    return _draw(make(), value)
 
 
 # -- holes in the floats: Mironov 2012 ---------------------------------------------------------
@@ -371,10 +377,7 @@ def test_forked_mechanisms_draw_other_noise():
         mechanism.release(values[name])  # tables and pools are filled before the fork
 
     def draw():
-        return {
-            name: np.asarray(m.release(values[name]), dtype=float).tobytes()
-            for name, m in made.items()
-        }
+        return {name: _draw(m, values[name]) for name, m in made.items()}
 
     read, write = os.pipe()
     if os.fork() == 0:
@@ -405,7 +408,7 @@ def test_threads_of_one_mechanism_draw_other_noise():
 def test_two_mechanisms_and_two_releases_never_share_noise(name):
     make, value = MECHANISMS[name]
     mechanism = make()
-    draws = [np.asarray(mechanism.release(value), dtype=float).tobytes() for _ in range(3)]
+    draws = [_draw(mechanism, value) for _ in range(3)]
     draws += [released(name) for _ in range(3)]
     assert len(set(draws)) == 6
 
