@@ -28,6 +28,7 @@ def child(path: str, draws: str, ready: int) -> None:
     while True:
         with ledger.spend(PureDP(EPSILON), purpose="draw") as transaction:
             os.write(file, f"{transaction.entry_id}\n".encode())
+            os.write(ready, b"!")
 
 
 def one_charge(ledger: Ledger) -> float:
@@ -74,11 +75,15 @@ def main() -> None:
             finally:
                 os._exit(1)
         os.close(ready)
-        if number % 5:  # every fifth is killed while it opens the ledger, or before
-            os.read(listen, 1)
-        os.close(listen)
-        time.sleep(clock.uniform(0.0, 8 * pace))
+        # Every fifth is killed while it opens the ledger, or before. The others are killed so
+        # many draws later, however slow the disk is just now: half of them at once, when the
+        # last draw is not noted as released, half of them at any moment of the next charge.
+        if number % 5:
+            for _ in range(clock.randint(0, 6) + 1):
+                os.read(listen, 1)
+        time.sleep(clock.uniform(0.0, 1.5 * pace) * (number % 2))
         os.kill(pid, signal.SIGKILL)
+        os.close(listen)
         _, status = os.waitpid(pid, 0)
         found.append({"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
                       **look(path, draws)})  # fmt: skip

@@ -60,6 +60,7 @@ def test_a_ledger_that_charges_after_the_draw_is_caught(tmp_path):
     bad = (
         "        number = ledger.head()[0] + 1\n"
         "        os.write(file, f'{number}\\n'.encode())\n"
+        "        os.write(ready, b'!')\n"
         "        with ledger.spend(PureDP(EPSILON), purpose='draw'):\n"
         "            pass"
     )
