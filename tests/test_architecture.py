@@ -30,7 +30,7 @@ def test_imports_only_go_down_the_floors() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=800,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
@@ -55,7 +55,7 @@ def test_the_contract_notices_an_upward_import(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=800,
         check=False,
     )
     assert run.returncode != 0, run.stdout
@@ -125,7 +125,7 @@ def loaded_by(code: str) -> set[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=800,
         check=False,
     )
     assert run.returncode == 0, run.stderr

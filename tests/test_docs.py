@@ -75,7 +75,7 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
             found += 1
             done = subprocess.run(
                 [sys.executable, "-m", *shlex.split(line.removeprefix("$ "), comments=True)],
-                cwd=folder, env=environment, capture_output=True, text=True, timeout=280,
+                cwd=folder, env=environment, capture_output=True, text=True, timeout=800,
                 check=False,
             )  # fmt: skip
             assert done.returncode == 0, f"{line}\n{done.stderr}"

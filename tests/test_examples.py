@@ -34,7 +34,7 @@ def test_an_example_runs(
         environment.pop("PRIVFAIR_DATA_DIR", None)
     done = subprocess.run(
         [sys.executable, str(script), "--quick"], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert ("not real people" in done.stdout) == (data == "embedded")

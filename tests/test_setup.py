@@ -18,7 +18,7 @@ def make(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
     env = {"PATH": os.environ["PATH"], **environment}
     return subprocess.run(
         ["make", "--no-print-directory", *args], cwd=cwd, env=env, capture_output=True,
-        text=True, timeout=60, check=False,
+        text=True, timeout=800, check=False,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def test_a_broken_module_fails_the_run(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=800,
         check=False,
     )
     assert run.returncode != 0, run.stdout
@@ -92,7 +92,7 @@ def test_strict_data_turns_a_skip_into_a_failure(tmp_path: Path) -> None:
             env={**environment, "STRICT_DATA": strict},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=800,
             check=False,
         )
         outcomes[strict] = run

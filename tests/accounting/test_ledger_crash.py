@@ -19,7 +19,7 @@ def kill(tmp_path, kills, seed, script=SCRIPT):
         [sys.executable, str(script), str(tmp_path / "l.db"), str(tmp_path / "draws"),
          str(kills), str(seed)],
         cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True,
-        timeout=280, check=False,
+        timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -293,7 +293,7 @@ except LogIntegrityError:
 def surrounded(path, *flags, **environment):
     done = subprocess.run(
         [sys.executable, *flags, "-c", SURROUNDED, str(path)], cwd=path.parent,
-        capture_output=True, text=True, check=False, timeout=120, encoding="utf-8",
+        capture_output=True, text=True, check=False, timeout=800, encoding="utf-8",
         env={"PATH": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

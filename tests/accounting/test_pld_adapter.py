@@ -339,7 +339,7 @@ def test_a_fork_does_not_inherit_a_locked_cache():
         "print('CHILD', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True,
-                          timeout=60, check=True)  # fmt: skip
+                          timeout=800, check=True)  # fmt: skip
     assert "CHILD 7" in done.stdout
 
 

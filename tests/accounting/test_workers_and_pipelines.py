@@ -39,7 +39,7 @@ def test_a_worker_may_not_use_the_memory_of_its_own_process(tmp_path):
     queue = context.Queue()
     worker = context.Process(target=_try, args=(queue, path))
     worker.start()
-    answer = queue.get(timeout=120)
+    answer = queue.get(timeout=800)
     worker.join()
     assert "worker process" in answer
     assert shared.spent().epsilon == pytest.approx(0.1)

@@ -46,7 +46,7 @@ def spawn(*args: str, cwd: Path | str, **environment: str) -> Outcome:
         cwd=cwd,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
-        timeout=120,
+        timeout=800,
         check=False,
     )
     return Outcome(

@@ -67,7 +67,7 @@ def test_the_terminal_plot_fits_and_needs_no_colour(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "privfair", "accountant", "curve", *GAUSS, "--delta", "1e-5"],
-        cwd=Path(__file__).parents[2], capture_output=True, check=True, timeout=60,
+        cwd=Path(__file__).parents[2], capture_output=True, check=True, timeout=800,
         env={"PATH": "/usr/bin:/bin", "COLUMNS": columns, "PYTHONIOENCODING": encoding},
     )  # fmt: skip
     lines = done.stdout.decode(encoding).splitlines()

@@ -51,7 +51,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=800)
     return process.returncode, out, err
 
 
@@ -61,7 +61,7 @@ def on_a_terminal(*args: str, **env: str) -> str:
     process = start(*args, stdout=theirs, **env)
     os.close(theirs)
     seen = b""
-    while select.select([ours], [], [], 60)[0]:
+    while select.select([ours], [], [], 800)[0]:
         try:
             block = os.read(ours, 4096)
         except OSError:  # Linux: the other end is closed
@@ -70,7 +70,7 @@ def on_a_terminal(*args: str, **env: str) -> str:
             break
         seen += block
     os.close(ours)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=800)
     assert process.returncode == 0, err
     return seen.decode("utf-8")
 
@@ -118,7 +118,7 @@ def test_columns_sets_the_width() -> None:
     for columns in (60, 100):
         process = subprocess.run(
             [sys.executable, "-m", "privfair", "doctor"], cwd=ROOT, capture_output=True,
-            text=True, check=True, timeout=120,
+            text=True, check=True, timeout=800,
             env={"PATH": os.environ["PATH"], "COLUMNS": str(columns)},
         )  # fmt: skip
         widest = max(len(line.rstrip()) for line in process.stdout.splitlines())
@@ -142,7 +142,7 @@ def test_a_broken_pipe_is_silent() -> None:
         process = start(*arguments, "-q", stdout=write)
         os.close(write)
         os.close(read)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=800)
         assert err == b""
         assert process.returncode == 141
 
@@ -191,7 +191,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     script = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r})\n" + SCRIPT
     process = subprocess.run(
         [sys.executable, "-c", script, "probe"], cwd=ROOT, capture_output=True,
-        text=True, timeout=120, check=False,
+        text=True, timeout=800, check=False,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

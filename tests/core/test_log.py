@@ -305,8 +305,8 @@ def test_after_a_fork(tmp_path, where):
     queue = context.Queue()
     child = context.Process(target=_in_child, args=(log, queue))
     child.start()
-    told = queue.get(timeout=60)
-    child.join(60)
+    told = queue.get(timeout=800)
+    child.join(800)
     assert child.exitcode == 0
     log.append("item", {})
     if where == "file":

@@ -64,7 +64,7 @@ def test_spawned_workers_differ():
     workers = [context.Process(target=_draw, args=(queue,)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    draws = {queue.get(timeout=60) for _ in workers}
+    draws = {queue.get(timeout=800) for _ in workers}
     for worker in workers:
         worker.join()
     assert len(draws) == 3

@@ -261,7 +261,7 @@ def kill(tmp_path: Path, seed: int, runs: int) -> list[dict[str, int]]:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("kill_driver.py")), str(tmp_path),
          str(seed), str(runs)],
-        capture_output=True, text=True, check=False, timeout=280,
+        capture_output=True, text=True, check=False, timeout=800,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
              "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

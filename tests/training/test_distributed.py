@@ -34,7 +34,7 @@ def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("ranks_driver.py")), str(folder)],
-        capture_output=True, text=True, check=False, timeout=250,
+        capture_output=True, text=True, check=False, timeout=800,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
              "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
