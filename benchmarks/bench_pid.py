@@ -7,7 +7,8 @@
 2. Accuracy: exact path and Newton against the Clarabel cone program on 240 tables with zeros of
    two groups, Newton against it on 60 tables of three and four groups; and every certificate
    against the true error.
-3. Newton's time by size, in a batch and alone.
+3. Newton's time by size, in a batch and alone; and the same solver on numpy arrays and on torch
+   tensors of the CPU, interleaved: the ratio of their CPU times and their largest difference.
 4. A bootstrap of 1000 replicates of the Adult table of two clients, intervals included.
 
 Peers: see benchmarks/_pid_peers.py.
@@ -26,8 +27,10 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from _pid_peers import clarabel_cone, solvers
 from _record import record
 
@@ -35,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from privfair.datasets import fetch_adult
 from privfair.fairness.pid import pid_from_joint
 from privfair.fairness.pid._joint import decompose
+from privfair.fairness.pid._newton import newton
 from tests.fairness.pid_tables import random_tables
 
 SEED = 20260722
@@ -155,6 +159,37 @@ def newton_times() -> dict[str, object]:
     return out
 
 
+def torch_times() -> dict[str, object]:
+    """Time one solver on both kinds of arrays; one thread each."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(SEED + 4)
+    out: dict[str, object] = {}
+    for shape, count in [
+        ((3, 3, 4), 1), ((3, 3, 4), 50), ((3, 3, 4), 1000), ((3, 4, 8), 50), ((5, 5, 20), 50),
+        ((3, 2, 200), 20),
+    ]:  # fmt: skip
+        P = random_tables(rng, shape, count, zeros=0.4, concentration=0.5)
+        margins = P.sum(3), P.sum(2)
+        tensors = [torch.from_numpy(a) for a in margins]
+
+        def on_arrays(margins: Any = margins) -> Any:
+            return newton(*margins, tol=1e-8, xp=np)
+
+        def on_tensors(tensors: Any = tensors) -> Any:
+            return newton(*tensors, tol=1e-8, xp=torch)
+
+        one, other = on_arrays(), on_tensors()
+        times = [(cpu(on_arrays), cpu(on_tensors)) for _ in range(REPEATS)]
+        out[f"{count} of {'x'.join(map(str, shape))}"] = {
+            "numpy_milliseconds_each": [1e3 * a / count for a, _ in times],
+            "torch_milliseconds_each": [1e3 * b / count for _, b in times],
+            "torch_over_numpy": statistics.median(b / a for a, b in times),
+            "largest_difference_nats": float(np.abs(one.value - other.value.numpy()).max()),
+            "largest_certificates_nats": [float(one.gap.max()), float(other.gap.max())],
+        }
+    return out
+
+
 def adult_bootstrap() -> dict[str, object]:
     """Resample the table of sex, income and one of two clients, to which one sex leans."""
     adult = fetch_adult(split="test", fallback="embedded")
@@ -200,6 +235,7 @@ if __name__ == "__main__":
             "speed": speed(),
             "accuracy": accuracy(),
             "newton": newton_times(),
+            "numpy_and_torch": torch_times(),
             "adult_bootstrap": adult_bootstrap(),
             "peer_versions": {name: version(name) for name in ("clarabel", "ecos", "dit")},
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 
 import numpy as np
@@ -212,6 +213,30 @@ def test_null_references_know_the_noise():
 # --- releases -------------------------------------------------------------------------------
 
 
+def test_pseudo_counts_are_reported_and_refused_for_released_tables():
+    y, z, s = simulated()
+    fit = PIDDisparity(n_resamples=0, smoothing=2).fit(y, sensitive_features=z, client=s)
+    data = fit.to_dict()
+    assert data["smoothing"] == 2 and fit.corrected_ is None
+    assert any(text.startswith("2 rows were added") for text in data["statements"])
+    plain = PIDDisparity(n_resamples=0).fit(y, sensitive_features=z, client=s)
+    assert plain.to_dict()["smoothing"] == 0 and plain.corrected_ is not None
+    assert fit.local_disparity_ != plain.local_disparity_
+    assert list(fit.local_by_client_) == list(plain.local_by_client_)
+    assert pid.local_disparity(
+        None, y, sensitive_features=z, client=s, smoothing=2
+    ) == pytest.approx(fit.local_disparity_, abs=1e-12)
+    ledger = Ledger()
+    with pytest.raises(InvalidParameterError, match="smoothing=2 on a table released"):
+        PIDDisparity(
+            smoothing=2, privacy=Budget(1.0), ledger=ledger, groups=[0, 1], clients=[0, 1, 2]
+        ).fit(y, sensitive_features=z, client=s)
+    assert not ledger.entries(), "refused before anything is charged"
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(InvalidParameterError, match="smoothing"):
+            PIDDisparity(smoothing=bad).fit(y, sensitive_features=z, client=s)
+
+
 def test_clients_that_release_their_own_tables():
     y, z, s = simulated()
     releases = {
@@ -227,6 +252,8 @@ def test_clients_that_release_their_own_tables():
     assert found.counts_.shape == (2, 2, 3)
     exact = PIDDisparity(n_resamples=0).fit(y, sensitive_features=z, client=s)
     assert found.global_disparity_ == pytest.approx(exact.global_disparity_, abs=0.003)
+    with pytest.raises(InvalidParameterError, match="smoothing=0.5 on a table released"):
+        PIDDisparity(smoothing=0.5).fit_release(joined)
     wrong = join_clients(releases, axis="site")
     with pytest.raises(InvalidParameterError, match="axes 'z', 'yhat' and 's'"):
         PIDDisparity().fit_release(wrong)

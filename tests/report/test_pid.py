@@ -57,6 +57,7 @@ def test_closed_forms(name: str) -> None:
     assert got == pytest.approx([u, r, m], abs=1e-9)
     assert value(result, "global.sex") == pytest.approx(u + r, abs=1e-9)
     assert value(result, "local.sex") == pytest.approx(u + m, abs=1e-9)
+    assert "(parts: BROJA)" in result.to_text(), "the terminal says which decomposition it is"
 
 
 def site_of(rows: dict[str, Any], seed: int = 0) -> pd.Series:

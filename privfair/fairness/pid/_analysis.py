@@ -17,7 +17,8 @@ from privfair.core.randomness import check_random_state
 from privfair.core.statistics import null_reference
 from privfair.fairness.metrics._resample import Streams
 from privfair.fairness.pid._data import PIDTable
-from privfair.fairness.pid._gaps import ClientDisparities, by_client
+from privfair.fairness.pid._errors import QUICK, replicates, second_order_errors
+from privfair.fairness.pid._gaps import ClientDisparities, by_client, information_of
 from privfair.fairness.pid._joint import PIDResult, decompose
 from privfair.fairness.pid._tests import GTest, g_test, permuted_clients, permuted_groups
 from privfair.fairness.pid._uncertainty import (
@@ -29,6 +30,7 @@ from privfair.fairness.pid._uncertainty import (
     corrections,
     hidden_unique,
     influences,
+    joint_and_shares,
     normal_interval,
     part_values,
     shifted_percentiles,
@@ -37,7 +39,7 @@ from privfair.fairness.pid._uncertainty import (
     subsampled_parts,
 )
 
-__all__ = ["INTERVALS", "Analysis", "Settings", "analyse", "plain_parts"]
+__all__ = ["INTERVALS", "Analysis", "Settings", "analyse", "p_value_of", "plain_parts"]
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +48,6 @@ GLOBAL_NULL = ("global_disparity", "redundant")
 LOCAL_NULL = ("local_disparity", "unique", "masked")
 _DUST = 1e-12
 _STANDARD_ERRORS = 2.0
-_QUICK = 48
 _FEW = 100
 
 
@@ -95,14 +96,15 @@ class Analysis:
     values : dict of str to float
         Plug-in parts in bits.
     corrected : dict or None
-        The parts less their first-order bias.
+        The parts less their first-order bias; None with pseudo-counts, which have another.
     bias : dict or None
         That bias; NaN where it was not computed.
     se : dict or None
         Standard errors in bits.
     intervals : dict of str to (float, float) or None
     boundary : dict of str to bool
-        Whether the interval is one-sided because the part may be zero.
+        Whether the interval is one-sided because the part may be zero: below two standard
+        errors, or without a normal law there.
     nulls : dict of str to NullReference or None
         What the part would be without disparity.
     clients : ClientDisparities
@@ -153,14 +155,15 @@ def analyse(table: PIDTable, settings: Settings) -> Analysis:
     rows = influences(table, result)
     values = plain_parts(table, result)
     bias = corrected = None
-    if settings.bias_correction:
+    if settings.bias_correction and not table.smoothing:
         bias = corrections(table, result, rows)
         corrected = corrected_parts(values, bias)
-    se = standard_errors(table, result, rows, by_client=settings.by_client)
-    intervals, boundary, how = _intervals(table, settings, values, corrected or values, se)
+    centre = corrected or values
+    se, boundary = _errors(table, settings, result, rows, centre)
+    intervals, how = _intervals(table, settings, values, centre, se, boundary)
     boundary = boundary if bool(result.converged.all()) else dict.fromkeys(boundary, True)
-    nats = math.log(2)
-    tests = g_test(table, values["global_disparity"] * nats, values["local_disparity"] * nats)
+    nulls = _nulls(table, settings, values)
+    permuted = (p_value_of(nulls["global_disparity"]), p_value_of(nulls["local_disparity"]))
     methods = sorted(set(np.atleast_1d(result.method).tolist()))
     return Analysis(
         values=values,
@@ -169,9 +172,9 @@ def analyse(table: PIDTable, settings: Settings) -> Analysis:
         se=se,
         intervals=intervals,
         boundary=boundary,
-        nulls=_nulls(table, settings, values),
+        nulls=nulls,
         clients=by_client(table.sums),
-        tests=tests,
+        tests=g_test(table, permuted),
         gap=float((table.shares * result.certificate_gap).sum()),
         converged=bool(result.converged.all()),
         method="+".join(methods),
@@ -181,19 +184,49 @@ def analyse(table: PIDTable, settings: Settings) -> Analysis:
     )
 
 
+def _errors(
+    table: PIDTable,
+    settings: Settings,
+    result: PIDResult,
+    rows: dict[str, Floats],
+    centre: Parts,
+) -> tuple[Parts, dict[str, bool]]:
+    """Return standard errors, and which parts may be zero: no interval of them is normal."""
+    se = reach = standard_errors(table, result, rows, by_client=settings.by_client)
+    without = dict.fromkeys(PARTS, False)
+    size = replicates(table, settings.n_resamples)
+    if size:
+        se, without = second_order_errors(
+            table,
+            result,
+            rows,
+            size,
+            Streams(settings.random_state).get("standard errors"),
+            by_client=settings.by_client,
+            device=settings.where(),
+        )
+        reach = {name: max(se[name], reach[name]) for name in PARTS}
+    return se, {
+        name: name not in SIGNED
+        and (without[name] or centre[name] <= max(_STANDARD_ERRORS * reach[name], _DUST))
+        for name in PARTS
+    }
+
+
 # --- intervals ------------------------------------------------------------------------------
 
 
 def _intervals(
-    table: PIDTable, settings: Settings, values: Parts, centre: Parts, se: Parts
-) -> tuple[dict[str, tuple[float, float]] | None, dict[str, bool], str]:
-    """Return interval, whether it is one-sided, and how they were made."""
-    boundary = {
-        name: name not in SIGNED and centre[name] <= max(_STANDARD_ERRORS * se[name], _DUST)
-        for name in PARTS
-    }
+    table: PIDTable,
+    settings: Settings,
+    values: Parts,
+    centre: Parts,
+    se: Parts,
+    boundary: dict[str, bool],
+) -> tuple[dict[str, tuple[float, float]] | None, str]:
+    """Return the intervals, one-sided at the boundary, and how they were made."""
     if settings.ci is None:
-        return None, boundary, ""
+        return None, ""
     streams = Streams(settings.random_state)
     intervals, how = {}, "influence function"
     device = settings.where()
@@ -233,13 +266,18 @@ def _intervals(
         intervals[name] = (min(low, values[name]), max(high, values[name]))
     if any(boundary.values()):
         how += "; one-sided bound by subsampling where a part may be zero"
-    return intervals, boundary, how
+    return intervals, how
 
 
 def _quick(table: PIDTable) -> bool:
     """Return whether thousands of tables like this one are solved in seconds."""
     _, groups, decisions, clients = table.counts.shape
-    return groups == 2 or groups * (decisions + clients) <= _QUICK
+    return groups == 2 or groups * (decisions + clients) <= QUICK
+
+
+def p_value_of(null: NullReference | None) -> float:
+    """Return the p-value, NaN where nothing was permuted."""
+    return math.nan if null is None else null.p_value
 
 
 # --- without disparity ----------------------------------------------------------------------
@@ -264,31 +302,32 @@ def _nulls(table: PIDTable, settings: Settings, values: Parts) -> dict[str, Null
             # Only the two margins matter; any joint with both of them has the same parts.
             z = np.maximum(by_group.sum(axis=-1, keepdims=True), 1e-300)
             joint = tables[..., None] * (by_group / z)[None, :, :, None, :]
-            parts = part_values(joint, settings.where())
+            parts = part_values(joint, settings.where(), table.pseudo)
             for name in GLOBAL_NULL:
                 found[name].append(parts[name])
         else:
-            found["global_disparity"].append(_global(tables))
+            pseudo = table.pseudo * table.counts.shape[-1]
+            found["global_disparity"].append(_global(tables, pseudo))
     for tables in permuted_clients(table, size, streams.get("permute within clients")):
         if solvable:
-            parts = part_values(tables, settings.where())
+            parts = part_values(tables, settings.where(), table.pseudo)
             for name in LOCAL_NULL:
                 found[name].append(parts[name])
         else:
-            found["local_disparity"].append(_local(tables))
+            found["local_disparity"].append(_local(tables, table.pseudo))
     for name, blocks in found.items():
         if blocks:
             nulls[name] = null_reference(values[name], np.concatenate(blocks))
     return nulls
 
 
-def _global(tables: Floats) -> Floats:
-    from privfair.fairness.pid._gaps import information_of
-
-    mass = tables.sum(axis=(-2, -1))
-    share = mass / mass.sum(axis=-1, keepdims=True)
-    return np.asarray((share * information_of(tables)).sum(axis=-1))
+def _global(tables: Floats, pseudo: float) -> Floats:
+    joint, shares = joint_and_shares(tables[..., None], pseudo)
+    return np.asarray((shares * information_of(joint[..., 0])).sum(axis=-1))
 
 
-def _local(tables: Floats) -> Floats:
-    return _global(np.moveaxis(tables, -1, -3).reshape(len(tables), -1, *tables.shape[-3:-1]))
+def _local(tables: Floats, pseudo: float) -> Floats:
+    joint, shares = joint_and_shares(tables, pseudo)
+    clients = np.moveaxis(joint, -1, -3)
+    each = (clients.sum(axis=(-2, -1)) * information_of(clients)).sum(axis=-1)
+    return np.asarray((shares * each).sum(axis=-1))

@@ -24,6 +24,7 @@ __all__ = [
     "check_public",
     "check_settings",
     "check_size",
+    "check_unsmoothed",
     "complete",
     "decision_codes",
     "value_codes",
@@ -47,8 +48,10 @@ def check_settings(
     allow_small: Any,
     merge_clients_below: Any,
     y_true: Any,
+    smoothing: Any = 0.0,
 ) -> None:
     """Refuse settings that could not be meant, before any row is read."""
+    check.non_negative(smoothing=smoothing)
     check.one_of((None, "y"), condition=condition)
     check.non_negative_int(min_cell=min_cell)
     check.boolean(allow_small=allow_small)
@@ -96,10 +99,22 @@ def check_size(shape: tuple[int, ...]) -> int:
     return size
 
 
+def check_unsmoothed(smoothing: Any) -> None:
+    """Refuse pseudo-counts for a released table."""
+    if check.non_negative(smoothing=smoothing) > 0:
+        raise InvalidParameterError(
+            f"smoothing={smoothing!r} on a table released under differential privacy is not "
+            "supported: its bias and its intervals come from repeated releases of the table as it "
+            "is, and pseudo-counts would make them wrong. Leave smoothing at 0; noisy cells are "
+            "projected on the distributions instead."
+        )
+
+
 def check_public(
-    bins: Any, groups: Any, clients: Any, labels: Any, condition: Any, merge: Any
+    bins: Any, groups: Any, clients: Any, labels: Any, condition: Any, merge: Any, smoothing: Any
 ) -> None:
-    """Refuse what would make the shape of a released table depend on the data."""
+    """Refuse what would make the shape of a released table depend on the data, or its use."""
+    check_unsmoothed(smoothing)
     missing = [
         name
         for name, value, needed in (

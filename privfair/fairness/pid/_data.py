@@ -69,6 +69,8 @@ class PIDTable:
         Rows outside the declared categories.
     rows : Rows or None
         Distinct weighted rows; None without weights.
+    smoothing : float
+        Rows that are added to each cell before the parts are computed; 0 by default.
     """
 
     counts: Ints
@@ -83,6 +85,7 @@ class PIDTable:
     merged: int = 0
     excluded: int = 0
     rows: Rows | None = field(default=None, repr=False)
+    smoothing: float = 0.0
 
     @property
     def n(self) -> int:
@@ -107,10 +110,17 @@ class PIDTable:
         total = self.sums.sum(axis=(1, 2, 3))
         return np.asarray(total / total.sum())
 
+    @property
+    def pseudo(self) -> float:
+        """What ``smoothing`` adds to each cell, in the unit of ``sums``."""
+        return self.smoothing * float(self.sums.sum()) / max(self.n, 1) if self.smoothing else 0.0
+
     def joint(self) -> Floats:
-        """Return the joint of each stratum, shape of ``counts``; each adds up to 1."""
-        total = self.sums.sum(axis=(1, 2, 3), keepdims=True)
-        return np.divide(self.sums, total, out=np.zeros_like(self.sums), where=total > 0)
+        """Return the joint of each stratum with rows, shape of ``counts``; each adds up to 1."""
+        some = self.sums.sum(axis=(1, 2, 3), keepdims=True) > 0
+        sums = self.sums + np.where(some, self.pseudo, 0.0)
+        total = sums.sum(axis=(1, 2, 3), keepdims=True)
+        return np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
 
     def regrouping(self, position: int) -> Ints:
         """Return, for each group, the number of its value of one sensitive column."""
@@ -229,10 +239,11 @@ def tabulate(
     min_cell: int = 10,
     allow_small: bool = False,
     merge_clients_below: int | None = None,
+    smoothing: float = 0.0,
     **declared: Any,
 ) -> PIDTable:
     """Count rows by stratum, group, decision and client, in one pass."""
-    check_settings(bins, condition, min_cell, allow_small, merge_clients_below, y_true)
+    check_settings(bins, condition, min_cell, allow_small, merge_clients_below, y_true, smoothing)
     check_rows(y_pred=y_pred, sample_weight=sample_weight)
     found = encode(
         y_pred,
@@ -277,7 +288,7 @@ def tabulate(
         )
     return PIDTable(
         counts, sums, squares, z_labels, found.features, y_labels, s_labels, c_labels,
-        found.edges, merged, excluded, rows,
+        found.edges, merged, excluded, rows, float(smoothing),
     )  # fmt: skip
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
-
 from privfair.core import _validation as check
-from privfair.core.estimate import Estimate
 from privfair.core.exceptions import (
     ConvergenceWarning,
     InvalidParameterError,
     SmallSampleWarning,
     UtilityWarning,
 )
-from privfair.fairness.pid._analysis import Analysis, Settings, analyse
+from privfair.fairness.pid._analysis import Analysis, Settings, analyse, p_value_of
+from privfair.fairness.pid._codes import check_unsmoothed
 from privfair.fairness.pid._data import PIDTable, tabulate
+from privfair.fairness.pid._fitted import FittedParts
 from privfair.fairness.pid._private import analyse_release, release_rows, table_of_release
-from privfair.fairness.pid._report import as_dict, as_estimates, as_html, as_json, as_text
 
 __all__ = ["PIDDisparity"]
 
 FEW_ROWS = 30
 
 
-class PIDDisparity(BaseEstimator):  # type: ignore[misc]
+class PIDDisparity(FittedParts):
     """Say where a disparity over several clients comes from.
 
     With Z the sensitive attribute, S the client and Yhat the decision, the global disparity
@@ -53,7 +49,8 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
     confidence : float, in (0, 1), default=0.95
         Level of intervals and bounds.
     n_resamples : int, default=1000
-        Bootstrap tables, subsamples and permutations; 0 leaves the permutation tests out.
+        Bootstrap tables, subsamples and permutations; 0 leaves the permutation tests out, and
+        below 100 standard errors are of first order only.
     bias_correction : bool, default=True
         Compute values corrected for the first-order bias beside the plug-in ones, and centre
         the intervals there.
@@ -62,8 +59,8 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
     random_state : None, int or Generator, default=None
         Of resampling only; never of privacy noise.
     device : str or None, default=None
-        ``"cpu"``, ``"cuda"`` or ``"auto"`` computes two-group tables with torch in double
-        precision; None with numpy.
+        ``"cpu"``, ``"cuda"`` or ``"auto"`` computes with torch in double precision; None with
+        numpy.
     tol : float > 0, default=1e-7
         Largest accepted certificate gap, in bits.
     min_cell : int, default=10
@@ -72,6 +69,10 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
         Take such groups as they are.
     merge_clients_below : int or None, default=None
         Put clients with fewer rows together into one.
+    smoothing : float >= 0, default=0.0
+        Rows added to each cell (a Dirichlet prior), of each stratum that has rows. It draws the
+        parts towards 0 and takes the place of the bias correction. Tables by client and G-tests
+        stay those of the rows. Refused for released tables.
     cuts : mapping of column to numbers, or None
         Declared cuts of numeric sensitive columns.
     missing_group : str or None
@@ -97,13 +98,14 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
     coinformation_ : float
         Global less local disparity, which is redundant less masked, in bits.
     corrected_ : dict of str to float, or None
-        The same parts less their first-order bias, floored at 0.
+        The same parts less their first-order bias, floored at 0; None with ``smoothing``.
     se_ : dict of str to float, or None
-        Standard errors in bits.
+        Standard errors in bits, to second order; of little meaning where ``boundary_``.
     ci_ : dict of str to (float, float), or None
         Intervals; one-sided (from 0) where ``boundary_``.
     boundary_ : dict of str to bool
-        Whether a part is below two standard errors, so that it may be zero.
+        Whether a part is below two standard errors, so that it may be zero, or so near zero
+        that its law is not normal.
     p_value_global_, p_value_local_ : float
         Permutation tests: groups permuted over all rows, and within clients. From the released
         table's own noise in private mode; NaN without resamples.
@@ -193,6 +195,7 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
         min_cell: int = 10,
         allow_small: bool = False,
         merge_clients_below: int | None = None,
+        smoothing: float = 0.0,
         cuts: Any = None,
         missing_group: str | None = None,
         groups: Any = None,
@@ -216,6 +219,7 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
         self.min_cell = min_cell
         self.allow_small = allow_small
         self.merge_clients_below = merge_clients_below
+        self.smoothing = smoothing
         self.cuts = cuts
         self.missing_group = missing_group
         self.groups = groups
@@ -264,7 +268,7 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
             "y_true": y_true if self.condition is not None else None,
         }
         names = (
-            "bins", "condition", "min_cell", "allow_small", "merge_clients_below",
+            "bins", "condition", "min_cell", "allow_small", "merge_clients_below", "smoothing",
             "cuts", "missing_group", "groups", "clients", "decisions", "labels",
         )  # fmt: skip
         options = {name: getattr(self, name) for name in names}
@@ -303,6 +307,7 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
             Nothing is charged: this is post-processing.
         """
         settings = self._settings()
+        check_unsmoothed(self.smoothing)
         table = table_of_release(release)
         return self._set(table, analyse_release(release, table, settings), settings)
 
@@ -340,8 +345,8 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
         self.se_ = analysis.se
         self.ci_ = analysis.intervals
         self.boundary_ = analysis.boundary
-        self.p_value_global_ = _p_value(analysis, "global_disparity")
-        self.p_value_local_ = _p_value(analysis, "local_disparity")
+        self.p_value_global_ = p_value_of(analysis.nulls["global_disparity"])
+        self.p_value_local_ = p_value_of(analysis.nulls["local_disparity"])
         self.local_by_client_ = analysis.clients.information
         sizes = None if analysis.privacy is not None else table.counts.sum(axis=(0, 1, 2))
         self.client_table_ = pd.DataFrame(analysis.clients.rows(table.clients, sizes)).set_index(
@@ -369,62 +374,6 @@ class PIDDisparity(BaseEstimator):  # type: ignore[misc]
         if release is not None:
             return analyse_release(release, self._table, settings, position=position)
         return analyse(self._table.attribute(position), settings)
-
-    # --- results ----------------------------------------------------------------------------
-
-    def to_estimates(self) -> list[Estimate]:
-        """Return the five parts as estimates, named as the metrics of this room.
-
-        In order: ``unique_disparity``, ``redundant_disparity``, ``masked_disparity``,
-        ``global_disparity`` and ``local_disparity``. The value is the plug-in one; the corrected
-        one is in ``details``.
-        """
-        check_is_fitted(self, "unique_")
-        return as_estimates(self._analysis, self._table)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON data."""
-        check_is_fitted(self, "unique_")
-        return as_dict(self._analysis, self._table, self._alone, ci=self.ci)
-
-    def report(self, format: str = "text") -> str:
-        """Return the results in words and tables.
-
-        Parameters
-        ----------
-        format : {"text", "json", "html"}, default="text"
-        """
-        check.one_of(("text", "json", "html"), format=format)
-        made = {"text": as_text, "json": as_json, "html": as_html}[format]
-        return made(self.to_dict())
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw what the global and the local disparity are made of, as stacked bars.
-
-        Parameters
-        ----------
-        ax : matplotlib axes or None
-            Where to draw; None makes a figure of its own.
-
-        Returns
-        -------
-        matplotlib axes
-        """
-        from privfair.fairness.pid._plot import plot_parts
-
-        check_is_fitted(self, "unique_")
-        titles = {" & ".join(self._table.features): self._analysis, **self._alone}
-        return plot_parts(titles, ax)
-
-    def _repr_html_(self) -> str:
-        if not hasattr(self, "unique_"):
-            return str(super()._repr_html_())
-        return as_html(self.to_dict(), short=True)
-
-
-def _p_value(analysis: Analysis, name: str) -> float:
-    null = analysis.nulls.get(name)
-    return math.nan if null is None else null.p_value
 
 
 def _warn(table: PIDTable) -> None:

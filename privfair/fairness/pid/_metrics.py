@@ -33,7 +33,7 @@ __all__ = [
 CONSTANTS: dict[str, PIDMetric] = {}
 _TABLE = (
     "bins", "condition", "cuts", "missing_group", "groups", "clients", "decisions", "labels",
-    "min_cell", "allow_small", "merge_clients_below",
+    "min_cell", "allow_small", "merge_clients_below", "smoothing",
 )  # fmt: skip
 _OTHER = (
     "ci", "bias_correction", "stratify_by_client", "device", "tol", "noise_random_state",

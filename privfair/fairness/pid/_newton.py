@@ -3,11 +3,13 @@
 For each (y, s) the Hessian over z is a diagonal less a rank-one matrix, so that its inverse is
 known; the margins' normal equations couple decisions and clients, are block diagonal within
 either, and the longer of the two is eliminated first. docs/fairness-pid.md has the formulas.
-Arrays are numpy's with ``xp=numpy``, or tensors on one device with ``xp=torch``.
+Arrays are numpy's with ``xp=numpy``, or tensors on one device with ``xp=torch``; from there one
+number a step leaves the device, how many tables are still open.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +62,10 @@ def _solve(zy: Any, zs: Any, tol: float, xp: Any) -> Solution:
     cells = float(zy.shape[1] * zy.shape[2] * zs.shape[2])
     mu = 0.1 / cells + 0.0 * z[:, 0, 0, 0]
     best = Solution(*certify(Q, 0.0 * zy, 0.0 * zs, zy, zs, xp))
-    active = xp.nonzero(best.gap > tol)
-    active = active[0] if isinstance(active, tuple) else active[:, 0]
+    open_ = best.gap > tol
+    active = _first(open_, int(open_.sum()), xp)
     Q, mu = Q[active], mu[active]
+    last = 0.1 * tol / cells
     for _ in range(_STEPS):
         if len(active) == 0:
             break
@@ -74,16 +77,26 @@ def _solve(zy: Any, zs: Any, tol: float, xp: Any) -> Solution:
         Q = Q + _length(Q, step, decrement, xp)[:, None, None, None] * step
         found = certify(Q, -nu_y, -nu_s, b_y, b_s, xp)
         better = usable & (found[1] < best.gap[active])
-        chosen = active[better]
         for name, new in zip(("value", "gap", "alpha", "beta"), found, strict=True):
-            getattr(best, name)[chosen] = new[better]
+            kept = getattr(best, name)
+            wide = better.reshape(-1, *[1] * (new.ndim - 1))
+            kept[active] = xp.where(wide, new, kept[active])
         centred = decrement < 0.5
-        last = 0.1 * tol / cells
         spent = centred & (mu <= last)  # nothing is gained below the last barrier
         mu = xp.where(centred, xp.where(mu > 10 * last, 0.1 * mu, last), mu)
         keep = usable & ~spent & (best.gap[active] > tol)
-        active, Q, mu = active[keep], Q[keep], mu[keep]
+        left = int(keep.sum())
+        if left < len(active):
+            rest = _first(keep, left, xp)
+            active, Q, mu = active[rest], Q[rest], mu[rest]
     return best
+
+
+def _first(flags: Any, count: int, xp: Any) -> Any:
+    """Return the positions of the ``count`` flags that are set."""
+    if xp is np:
+        return np.flatnonzero(flags)
+    return xp.argsort(xp.where(flags, 0, 1), stable=True)[:count]
 
 
 def _length(Q: Any, step: Any, decrement: Any, xp: Any) -> Any:
@@ -127,7 +140,8 @@ def _direction(Q: Any, mu: Any, zy: Any, zs: Any, xp: Any) -> tuple[Any, Any, An
     for_y = for_y.swapaxes(1, 2).reshape(count, m * groups, 1)
     for_s = for_s.swapaxes(1, 2)[..., None]
 
-    solved = _solve_quietly(by_s, xp.concatenate([cross, for_s], axis=3), xp)
+    by_client = _solver(by_s, xp)
+    solved = by_client(xp.concatenate([cross, for_s], axis=3))
     flat = cross.reshape(count, K * groups, m * groups).swapaxes(1, 2)
     eliminated = flat @ solved.reshape(count, K * groups, m * groups + 1)
     system = _block_diagonal(by_y, xp) - eliminated[..., :-1]
@@ -140,21 +154,33 @@ def _direction(Q: Any, mu: Any, zy: Any, zs: Any, xp: Any) -> tuple[Any, Any, An
     both = free[:, :, None] & free[:, None, :]
     unit = _identity(m * groups, d, xp)
     system = xp.where(both, system, 0.0) + xp.where(free[:, None, :], 0.0, unit)
-    right = xp.where(free[..., None], right, 0.0)
     diagonal = (system * unit).sum(axis=2)
     scale = xp.where(diagonal > 0, xp.abs(diagonal) + 1e-300, 1.0) ** -0.5
-    system = system * scale[:, :, None] * scale[:, None, :]
-    right = right * scale[..., None]
-    nu = _solve_quietly(system, right, xp)
-    nu = nu + _solve_quietly(system, right - system @ nu, xp)
-    nu = nu * scale[..., None]
-    nu_s = solved[..., -1] - (solved[..., :-1] @ nu[:, None])[..., 0]
-    nu_y = nu.reshape(count, m, groups).swapaxes(1, 2)
-    nu_s = nu_s.swapaxes(1, 2)
-    total = xp.where(seen, slope + nu_y[..., None] + nu_s[:, :, None, :], 0.0)
+    reduced = _solver(system * scale[:, :, None] * scale[:, None, :], xp)
+
+    def multipliers(right: Any, rest: Any) -> tuple[Any, Any]:
+        nu = reduced(xp.where(free[..., None], right, 0.0) * scale[..., None]) * scale[..., None]
+        nu_s = rest[..., 0] - (solved[..., :-1] @ nu[:, None])[..., 0]
+        return nu.reshape(count, m, groups).swapaxes(1, 2), nu_s.swapaxes(1, 2)
+
+    nu_y, nu_s = multipliers(right, solved[..., -1:])
+    # Refined by what the step misses of the margins: unlike the system, whose entries span the
+    # range of 1 / mu, that is known to rounding.
+    step = -inverse(_total(slope, nu_y, nu_s, seen, xp))
+    for_y = Q.sum(axis=3) + step.sum(axis=3) - zy
+    for_s = Q.sum(axis=2) + step.sum(axis=2) - zs
+    rest = by_client(for_s.swapaxes(1, 2)[..., None])
+    for_y = for_y.swapaxes(1, 2).reshape(count, m * groups, 1)
+    more_y, more_s = multipliers(for_y - flat @ rest.reshape(count, K * groups, 1), rest)
+    nu_y, nu_s = nu_y + more_y, nu_s + more_s
+    total = _total(slope, nu_y, nu_s, seen, xp)
     step = -inverse(total)
     decrement = xp.sqrt(xp.abs((total * step).sum(axis=(1, 2, 3))) / mu)
     return step, nu_y, nu_s, decrement
+
+
+def _total(slope: Any, nu_y: Any, nu_s: Any, seen: Any, xp: Any) -> Any:
+    return xp.where(seen, slope + nu_y[..., None] + nu_s[:, :, None, :], 0.0)
 
 
 def _identity(size: int, like: Any, xp: Any) -> Any:
@@ -170,13 +196,22 @@ def _block_diagonal(blocks: Any, xp: Any) -> Any:
     return spread.reshape(count, m * groups, m * groups)
 
 
-def _solve_quietly(system: Any, right: Any, xp: Any) -> Any:
+def _solver(system: Any, xp: Any) -> Callable[[Any], Any]:
+    """Return a function that solves for right sides; singular systems give NaN."""
+    if xp is np:
+        return lambda right: _solve_quietly(system, right)
+    factors, pivots, info = xp.linalg.lu_factor_ex(system)
+    bad = (info != 0)[..., None, None]
+    return lambda right: xp.where(bad, float("nan"), xp.linalg.lu_solve(factors, pivots, right))
+
+
+def _solve_quietly(system: Any, right: Any) -> Any:
     """Solve; a batch with a singular system is solved one by one, the bad ones become NaN."""
     try:
-        return xp.linalg.solve(system, right)
-    except (xp.linalg.LinAlgError, RuntimeError):
+        return np.linalg.solve(system, right)
+    except np.linalg.LinAlgError:
         if len(system) == 1:
             return right * float("nan")
-        return xp.concatenate(
-            [_solve_quietly(system[i : i + 1], right[i : i + 1], xp) for i in range(len(system))]
+        return np.concatenate(
+            [_solve_quietly(system[i : i + 1], right[i : i + 1]) for i in range(len(system))]
         )

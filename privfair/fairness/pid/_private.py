@@ -61,6 +61,7 @@ def release_rows(
     min_cell: int = 10,
     allow_small: bool = False,
     merge_clients_below: int | None = None,
+    smoothing: float = 0.0,
     ledger: Any = None,
     noise_random_state: int | None = None,
     **declared: Any,
@@ -72,7 +73,7 @@ def release_rows(
     table's shape looks at the rows. ``min_cell`` is not applied, for it would read exact counts.
     """
     check_settings(bins, condition, min_cell, allow_small, merge_clients_below, y_true)
-    check_public(bins, groups, clients, labels, condition, merge_clients_below)
+    check_public(bins, groups, clients, labels, condition, merge_clients_below, smoothing)
     if sample_weight is not None:
         raise PrivacyError(
             "sample_weight under privacy= is not supported: one record's weight has no public "

@@ -159,6 +159,7 @@ def as_dict(
             "n_clients": len(table.clients),
             "merged_clients": table.merged,
             "excluded_rows": table.excluded,
+            "smoothing": table.smoothing,
             "confidence": analysis.confidence,
             "interval_method": analysis.interval_method,
             "method": analysis.method,
@@ -242,8 +243,15 @@ def _tests(data: dict[str, Any]) -> list[list[str]]:
     if data["g_test"] is not None:
         p = []
         for where in ("global", "local"):
-            value, df = (data["g_test"][f"{where}_{name}"] for name in ("p_value", "df"))
-            p.append("-" if value is None else f"p = {value:.3g}, {df} d.f.")
+            value, df, reference = (
+                data["g_test"][f"{where}_{name}"] for name in ("p_value", "df", "reference")
+            )
+            if reference == "none":
+                p.append("- (expected counts too small)")
+            elif reference == "permutation":
+                p.append(f"p = {value:.3g}, by permutation: expected counts are small")
+            else:
+                p.append("-" if value is None else f"p = {value:.3g}, {df} d.f.")
         out.append(["G-test", *p])
     return out
 

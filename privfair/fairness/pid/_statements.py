@@ -85,6 +85,12 @@ def statements(analysis: Analysis, table: PIDTable, *, ci: str | None) -> list[s
         )
     if analysis.bias is not None and analysis.privacy is None:
         said.append(_bias_text(analysis))
+    if table.smoothing:
+        said.append(
+            f"{table.smoothing:g} rows were added to each of the {table.counts.size} cells before "
+            "the parts were computed, here, in intervals and in permutations alike; this draws "
+            "all parts towards 0. Tables by client and G-tests are of the rows themselves."
+        )
     if any(analysis.boundary.values()) and analysis.intervals is not None:
         zero = [NAMES[name] for name, flag in analysis.boundary.items() if flag]
         said.append(

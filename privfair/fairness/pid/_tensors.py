@@ -11,9 +11,18 @@ from privfair.core.device import resolve_device
 from privfair.fairness.pid._information import Table
 from privfair.fairness.pid._newton import Solution, newton
 
-__all__ = ["device_of", "exact_dual_of", "exact_unique_of", "exact_unique_on", "newton_on"]
+__all__ = [
+    "device_of",
+    "exact_dual_of",
+    "exact_unique_of",
+    "exact_unique_on",
+    "general_of",
+    "newton_on",
+    "rounding_bound_of",
+]
 
 _TIE = 1e-15
+_EPS = torch.finfo(torch.float64).eps
 
 
 def device_of(P: Any, device: str | None) -> torch.device:
@@ -120,3 +129,63 @@ def exact_dual_of(zy: Tensor, zs: Tensor) -> tuple[Tensor, Tensor]:
     none = -float("inf")
     alpha = torch.where(zy > 0, decision[:, :, :m] + log_z, none)
     return alpha, torch.where(zs > 0, rest[:, :, m:], none)
+
+
+def rounding_bound_of(zy: Tensor, zs: Tensor) -> Tensor:
+    """Return a bound (B,) on the error of ``exact_unique_of`` in nats, as ``rounding_bound``."""
+    mass = torch.cat([zy.sum(dim=1), zs.sum(dim=1)], dim=1)
+    ones = torch.cat([zy[:, 1], zs[:, 1]], dim=1)
+    posterior = torch.where(mass > 0, ones / torch.where(mass > 0, mass, 1.0), 0.0)
+    inner = (posterior > 0) & (posterior < 1)
+    odds = torch.where(inner, posterior, 0.5).logit().abs()
+    return 8.0 * _EPS * (mass.shape[1] + 4.0) * (2.0 * odds.amax(dim=1) + 4.0)
+
+
+def general_of(zy: Tensor, zs: Tensor, *, tol: float) -> tuple[Tensor, ...]:
+    """Return unique information, certificate (B,), alpha and beta for more than two groups.
+
+    Tables in which two groups have members have the exact answer; where Newton's certificate is
+    wider than ``tol``, the cone program is solved on the host as well and the better one kept.
+    """
+    if zy.shape[1] == 1:
+        padded = (torch.cat([a, torch.zeros_like(a)], dim=1) for a in (zy, zs))
+        unique, gap, alpha, beta = general_of(*padded, tol=tol)
+        return unique, gap, alpha[:, :1], beta[:, :1]
+    two = (zy.sum(dim=2) > 0).sum(dim=1) <= 2
+    alpha, beta = torch.full_like(zy, -float("inf")), torch.full_like(zs, -float("inf"))
+    unique, gap = torch.zeros_like(zy[:, 0, 0]), torch.zeros_like(zy[:, 0, 0])
+    exact, rest = torch.nonzero(two)[:, 0], torch.nonzero(~two)[:, 0]
+    if len(exact):
+        empty = torch.where(zy[exact].sum(dim=2) > 0, 0, 1)
+        pair = empty.argsort(dim=1, stable=True)[:, :2].sort(dim=1).values[:, :, None]
+        at_y, at_s = pair.expand(-1, -1, zy.shape[2]), pair.expand(-1, -1, zs.shape[2])
+        some = zy[exact].gather(1, at_y), zs[exact].gather(1, at_s)
+        unique[exact], gap[exact] = exact_unique_of(*some)[0], rounding_bound_of(*some)
+        duals = exact_dual_of(*some)
+        alpha[exact] = alpha[exact].scatter(1, at_y, duals[0])
+        beta[exact] = beta[exact].scatter(1, at_s, duals[1])
+    if len(rest):
+        found = _newton_or_cone(zy[rest], zs[rest], tol)
+        s = zs[rest].sum(dim=1)
+        h_s, h_zs = (torch.special.xlogy(p, p).flatten(1).sum(dim=1) for p in (s, zs[rest]))
+        # F* + H(Z) - I(Z;S), the entropies taken together
+        unique[rest] = (found.value + h_s - h_zs).clamp(min=0.0)
+        gap[rest], alpha[rest], beta[rest] = found.gap, found.alpha, found.beta
+    return unique, gap, alpha, beta
+
+
+def _newton_or_cone(zy: Tensor, zs: Tensor, tol: float) -> Solution:
+    found = newton(zy, zs, tol=tol, xp=torch)
+    late = torch.nonzero(found.gap > tol)[:, 0]
+    if len(late):
+        from privfair.fairness.pid._cone import cone
+
+        second = cone(*(a[late].cpu().numpy() for a in (zy, zs)), tol=tol)
+        put = {
+            name: torch.as_tensor(getattr(second, name), dtype=zy.dtype, device=zy.device)
+            for name in ("value", "gap", "alpha", "beta")
+        }
+        better = put["gap"] < found.gap[late]
+        for name, new in put.items():
+            getattr(found, name)[late[better]] = new[better]
+    return found

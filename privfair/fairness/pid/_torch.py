@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from privfair.core.exceptions import InvalidTypeError, ProbabilityRangeError, SchemaError
-from privfair.fairness.pid._information import margin_informations
-from privfair.fairness.pid._solve import solve
-from privfair.fairness.pid._tensors import exact_dual_of, exact_unique_of
+from privfair.core.exceptions import (
+    ConvergenceWarning,
+    InvalidTypeError,
+    ProbabilityRangeError,
+    SchemaError,
+)
+from privfair.fairness.pid._tensors import (
+    exact_dual_of,
+    exact_unique_of,
+    general_of,
+    rounding_bound_of,
+)
 
 __all__ = ["PIDTensors", "pid_torch"]
 
 _TOL = 1e-8  # nats
+_WARN = 1e-7  # bits, as pid_from_joint
 # In single precision a softmax sums to 1 only to about this.
 _SUM = 1e-4
 
@@ -31,6 +40,8 @@ class PIDTensors(NamedTuple):
         The four parts of I(Z;(Yhat,S)), see :class:`PIDResult`.
     global_disparity, local_disparity : Tensor
         I(Z;Yhat) and I(Z;Yhat|S).
+    certificate_gap : Tensor
+        Proven bound on the error of each part, in bits; without gradient.
     """
 
     unique: Tensor
@@ -39,6 +50,7 @@ class PIDTensors(NamedTuple):
     unique_client: Tensor
     global_disparity: Tensor
     local_disparity: Tensor
+    certificate_gap: Tensor
 
 
 def pid_torch(P: Tensor) -> PIDTensors:
@@ -53,7 +65,8 @@ def pid_torch(P: Tensor) -> PIDTensors:
     Returns
     -------
     PIDTensors
-        ``unique, redundant, masked, unique_client, global_disparity, local_disparity`` in bits.
+        ``unique, redundant, masked, unique_client, global_disparity, local_disparity`` and
+        ``certificate_gap`` in bits.
 
     Raises
     ------
@@ -64,14 +77,21 @@ def pid_torch(P: Tensor) -> PIDTensors:
     ProbabilityRangeError
         NaN, infinite or negative entries, or a sum that is not 1 within 1e-4.
 
+    Warns
+    -----
+    ConvergenceWarning
+        A certificate is wider than 1e-7 bits after the fallback.
+
     Notes
     -----
     The gradient is the influence function, in closed form: no derivative passes through a sort
     or a solver. It exists wherever no part is zero and the curves of decision and client do not
     coincide on an interval; elsewhere one of its one-sided limits is used. A cell without mass
     gets the gradient 0 from the terms whose derivative is infinite there. Twice differentiable
-    it is not. For two groups everything runs on the tensor's device; for more, the solver runs
-    on the host. O((m + K) log(m + K)) per table for two groups.
+    it is not. Everything runs on the tensor's device: for two groups in closed form,
+    O((m + K) log(m + K)) per table; for more by Newton steps on the whole batch,
+    O((n_z (m + K))^3) each, which tell the host how many tables are open and nothing else. A
+    table whose certificate stays above 1e-8 nats is solved again on the host, as a cone program.
 
     References
     ----------
@@ -112,7 +132,7 @@ def pid_torch(P: Tensor) -> PIDTensors:
     decision = h_zy - h_z - _x_log_x(y)
     client = h_zs - h_z - _x_log_x(s)
     local = _x_log_x(P) + _x_log_x(s) - h_zs - _x_log_x(P.sum(dim=1))
-    unique: Tensor = _Unique.apply(zy, zs)
+    unique, gap = _Unique.apply(zy, zs)
     parts = (
         unique,
         decision - unique,
@@ -120,7 +140,15 @@ def pid_torch(P: Tensor) -> PIDTensors:
         client - decision + unique,
         decision,
         local,
+        gap,
     )
+    if bool((gap > _WARN * math.log(2)).any()):
+        warnings.warn(
+            f"certificate_gap exceeds {_WARN:g} bits (largest {float(gap.max()) / math.log(2):.1e}"
+            "): the parts are right to within it only.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     return PIDTensors(*((part / math.log(2)).reshape(shape) for part in parts))
 
 
@@ -148,31 +176,27 @@ class _XLogX(torch.autograd.Function):
 
 
 class _Unique(torch.autograd.Function):
-    """The unique information in nats, with the multipliers of its margins as gradient."""
+    """The unique information and its certificate in nats.
+
+    By the envelope theorem the multipliers of the margins are the gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, zy: Tensor, zs: Tensor) -> Tensor:
+    def forward(ctx: Any, zy: Tensor, zs: Tensor) -> tuple[Tensor, Tensor]:
         if zy.shape[1] == 2:
             unique, (alpha, beta) = exact_unique_of(zy, zs)[0], exact_dual_of(zy, zs)
+            gap = rounding_bound_of(zy, zs)
         else:
-            unique, alpha, beta = _general(zy, zs)
+            unique, gap, alpha, beta = general_of(zy, zs, tol=_TOL)
         z, s = zs.sum(dim=2, keepdim=True), zs.sum(dim=1, keepdim=True)
         for_zy = torch.where(zy > 0, alpha - torch.where(z > 0, z, 1.0).log(), 0.0)
         client = torch.where(zs > 0, zs / torch.where(zs > 0, z * s, 1.0), 1.0).log()
         ctx.save_for_backward(for_zy, torch.where(zs > 0, beta - client, 0.0))
-        return unique
+        ctx.mark_non_differentiable(gap)
+        return unique, gap
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         for_zy, for_zs = ctx.saved_tensors
         return grad[:, None, None] * for_zy, grad[:, None, None] * for_zs
-
-
-def _general(zy: Tensor, zs: Tensor) -> list[Tensor]:
-    """Return the unique information (nats) and the multipliers for more than two groups."""
-    host = [a.detach().cpu().numpy() for a in (zy, zs)]
-    solved = solve(host[0], host[1], margin_informations(*host), method="auto", tol=_TOL)
-    multipliers = solved.multipliers(host[0], host[1])
-    found = (np.maximum(solved.unique, 0.0), *multipliers)
-    return [torch.as_tensor(a, dtype=zy.dtype, device=zy.device) for a in found]

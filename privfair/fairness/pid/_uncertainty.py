@@ -25,13 +25,16 @@ __all__ = [
     "SIGNED",
     "Parts",
     "bootstrap_parts",
+    "bootstrap_tables",
     "consistent_parts",
     "corrected_parts",
     "corrections",
     "hidden_unique",
     "influences",
+    "joint_and_shares",
     "normal_interval",
     "part_values",
+    "row_effects",
     "shifted_percentiles",
     "standard_errors",
     "subsample_bound",
@@ -59,22 +62,24 @@ REPLICATE_TOLERANCE = 1e-5
 """Bits: far below what sampling moves; replicates of more than two groups are faster so."""
 
 
-def part_values(sums: Floats, device: Any = None) -> Parts:
+def part_values(sums: Floats, device: Any = None, pseudo: float = 0.0) -> Parts:
     """Return every part of tables (..., n_strata, |Z|, m, K), the mean over their strata.
 
-    In bits, arrays of shape (...). A stratum without rows counts for nothing.
+    In bits, arrays of shape (...). A stratum without rows counts for nothing; ``pseudo`` is added
+    to each cell of the others.
     """
-    joint, shares = _joint(sums)
+    joint, shares = joint_and_shares(sums, pseudo)
     result = decompose(joint, tol=REPLICATE_TOLERANCE, device=device)
     return {name: (shares * getattr(result, name)).sum(axis=-1) for name in PARTS}
 
 
-def _joint(sums: Floats) -> tuple[Floats, Floats]:
+def joint_and_shares(sums: Floats, pseudo: float = 0.0) -> tuple[Floats, Floats]:
+    """Return the joint of each stratum, even where it is empty, and the strata's shares."""
     total = sums.sum(axis=(-3, -2, -1))
     some = total > 0
-    scale = np.where(some, total, 1.0)[..., None, None, None]
-    even = 1.0 / math.prod(sums.shape[-3:])
-    joint = np.where(some[..., None, None, None], sums / scale, even)
+    cells = math.prod(sums.shape[-3:])
+    scale = np.where(some, total + pseudo * cells, 1.0)[..., None, None, None]
+    joint = np.where(some[..., None, None, None], (sums + pseudo) / scale, 1.0 / cells)
     whole = np.maximum(total.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
     return joint, total / whole
 
@@ -150,7 +155,7 @@ def _jackknife(table: PIDTable, result: PIDResult, rows: Floats) -> Floats:
     less = flat[stratum].copy()
     less[np.arange(where.size), cell] = np.maximum(flat[stratum, cell] - weight, 0.0)
     less = np.where(alone[:, None], flat[stratum], less)
-    values = decompose(_joint(less.reshape(-1, 1, *sums.shape[1:]))[0][:, 0]).unique
+    values = decompose(joint_and_shares(less.reshape(-1, 1, *sums.shape[1:]))[0][:, 0]).unique
     second = values - result.unique[stratum] + t * rows.reshape(flat.shape)[stratum, cell]
     variance = squares.reshape(flat.shape)[stratum, cell] / total[stratum] ** 2
     terms = np.where(alone, 0.0, variance * second / np.where(alone, 1.0, t) ** 2)
@@ -196,24 +201,51 @@ def consistent_parts(unique: float, seen: float, local: float, client: float) ->
 def standard_errors(
     table: PIDTable, result: PIDResult, rows: dict[str, Floats], *, by_client: bool = False
 ) -> Parts:
-    """Return the standard error of every part, in bits, from influence functions.
+    """Return the first-order standard error of every part, in bits, from influence functions.
 
     ``by_client`` is for client sizes that are fixed by design: only the spread within clients
     counts then.
     """
-    shares = table.shares[:, None, None, None]
     total = float(table.sums.sum())
     out = {}
     for name in PARTS:
-        value = getattr(result, name)
-        mean = float((table.shares * value).sum())
-        moved = np.where(table.sums > 0, value[:, None, None, None] - mean + rows[name], 0.0)
-        if by_client:
-            weight = table.sums.sum(axis=(0, 1, 2))
-            centre = (table.sums * moved).sum(axis=(0, 1, 2)) / np.where(weight > 0, weight, 1.0)
-            moved = np.where(table.sums > 0, moved - centre, 0.0)
-        out[name] = math.sqrt(float((table.squares * moved**2 * (shares > 0)).sum())) / total
+        moved = row_effects(
+            table.sums,
+            table.shares,
+            getattr(result, name),
+            rows[name],
+            by_client=by_client,
+            pseudo=table.pseudo,
+        )
+        out[name] = math.sqrt(float((table.squares * moved**2).sum())) / total
     return out
+
+
+def row_effects(
+    sums: Floats,
+    shares: Floats,
+    values: Floats,
+    rows: Floats,
+    *,
+    by_client: bool,
+    pseudo: float = 0.0,
+) -> Floats:
+    """Return how much a row in each cell moves the mean over the strata, 0 in empty cells.
+
+    ``sums`` and ``rows`` are (..., n_strata, |Z|, m, K), the others (..., n_strata).
+    Pseudo-counts dilute what a row does, whose mean over the rows is then no longer 0.
+    """
+    mean = (shares * values).sum(axis=-1, keepdims=True)
+    if pseudo:
+        total = sums.sum(axis=(-3, -2, -1), keepdims=True)
+        rows = rows * (total / (total + pseudo * math.prod(sums.shape[-3:])))
+    moved = np.where(sums > 0, (values - mean)[..., None, None, None] + rows, 0.0)
+    if by_client or pseudo:
+        own = (-4, -3, -2) if by_client else (-4, -3, -2, -1)
+        weight = sums.sum(axis=own, keepdims=True)
+        centre = (sums * moved).sum(axis=own, keepdims=True) / np.where(weight > 0, weight, 1.0)
+        moved = np.where(sums > 0, moved - centre, 0.0)
+    return np.asarray(moved)
 
 
 def influences(table: PIDTable, result: PIDResult) -> dict[str, Floats]:
@@ -231,12 +263,12 @@ def _atoms(table: PIDTable) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64
 
 
 def _tables(
-    table: PIDTable, size: int, rng: np.random.Generator, draw: Any
+    table: PIDTable, size: int, draw: Any, entries: int = BLOCK
 ) -> Iterator[tuple[slice, Floats]]:
-    """Yield blocks of resampled tables; ``draw(count, block)`` says how often each row comes."""
+    """Yield blocks of resampled tables; ``draw(cell, count, block)``: how often each row comes."""
     cell, weight, count = _atoms(table)
     starts = np.flatnonzero(np.r_[True, np.diff(cell) != 0])
-    step = max(1, BLOCK // max(table.counts.size, cell.size))
+    step = max(1, entries // max(table.counts.size, cell.size))
     for first in range(0, size, step):
         block = min(step, size - first)
         drawn = draw(cell, count, block) * weight
@@ -245,12 +277,29 @@ def _tables(
         yield slice(first, first + block), flat.reshape(block, *table.counts.shape)
 
 
+def bootstrap_tables(
+    table: PIDTable,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    by_client: bool = False,
+    entries: int = BLOCK,
+) -> Iterator[tuple[slice, Floats]]:
+    """Yield blocks of bootstrap samples, at most ``entries`` numbers each."""
+
+    def draw(cell: NDArray[np.int64], count: NDArray[np.int64], block: int) -> NDArray[Any]:
+        strata = cell % table.counts.shape[-1] if by_client else None
+        return multinomial_resamples(count, block, rng, strata=strata)
+
+    return _tables(table, size, draw, entries)
+
+
 def _replicates(
-    table: PIDTable, size: int, rng: np.random.Generator, draw: Any, device: Any
+    size: int, blocks: Iterator[tuple[slice, Floats]], device: Any, pseudo: float
 ) -> Parts:
     out = {name: np.empty(size) for name in PARTS}
-    for where, tables in _tables(table, size, rng, draw):
-        for name, values in part_values(tables, device).items():
+    for where, tables in blocks:
+        for name, values in part_values(tables, device, pseudo).items():
             out[name][where] = values
     return out
 
@@ -268,12 +317,8 @@ def bootstrap_parts(
     All replicates of a block are decomposed at once. ``by_client`` keeps the number of rows of
     each client.
     """
-
-    def draw(cell: NDArray[np.int64], count: NDArray[np.int64], block: int) -> NDArray[Any]:
-        strata = cell % table.counts.shape[-1] if by_client else None
-        return multinomial_resamples(count, block, rng, strata=strata)
-
-    return _replicates(table, size, rng, draw, device)
+    blocks = bootstrap_tables(table, size, rng, by_client=by_client)
+    return _replicates(size, blocks, device, table.pseudo)
 
 
 def subsampled_parts(
@@ -288,7 +333,9 @@ def subsampled_parts(
             return rng.multinomial(small, count / count.sum(), size=block)
         return rng.multivariate_hypergeometric(count, small, size=block, method="marginals")
 
-    return _replicates(table, size, rng, draw, device), small / n
+    # A subsample's pseudo-counts are as large a share of it as the sample's are of the sample.
+    blocks = _tables(table, size, draw)
+    return _replicates(size, blocks, device, table.pseudo * small / n), small / n
 
 
 # --- intervals ------------------------------------------------------------------------------

@@ -202,7 +202,8 @@ def _parts(ctx: AuditContext, crossing: Crossing, found: list[tuple[AuditedModel
         )
     return Table(
         f"pid-{ctx.crossing_id(crossing)}-brief",
-        f"Information about {crossing.name} in the decisions, in bits",
+        f"Information about {crossing.name} in the decisions, in bits"
+        + (" (parts: BROJA)" if _split(ctx) else ""),
         tuple(columns),
         tuple(rows),
         tuple(notes),
