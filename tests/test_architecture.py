@@ -187,6 +187,7 @@ NOT_PRIVACY_NOISE: dict[str, str] = {
     "privfair/fairness/metrics/_calibration.py": "random errors of intervals, from random_state",
     "privfair/fairness/metrics/_score_table.py": "bootstrap and permutation, from random_state",
     "privfair/fairness/sep/_classifier.py": "draws of randomised decisions, from random_state",
+    "privfair/fairness/sep/_minibatch.py": "the order of rows in batches",
     "privfair/fairness/sep/_network.py": "initial weights of hidden layers",
     "privfair/fairness/dcov/_calibrate.py": "the seed of the folds, from random_state",
     "privfair/fairness/dcov/_independence.py": "the null of a raw test, from random_state",

@@ -61,10 +61,11 @@ class BoundedPenalty(Penalty, Protocol):
 
     Notes
     -----
-    Two methods are optional. ``encode_sensitive(sensitive_features) -> ndarray of int64`` turns
+    Three methods are optional. ``encode_sensitive(sensitive_features) -> ndarray of int64`` turns
     the caller's columns into one number for each record, from declared groups only; without it
     the trainer takes the labels present as public. ``observe_noise(std)`` is told the standard
-    deviation of the noise in what ``absorb`` will get.
+    deviation of the noise in what ``absorb`` will get, and ``observe_steps(steps)`` how many steps
+    the run will have: public constants both.
     """
 
     n_features: int

@@ -379,7 +379,7 @@ class BasePrivateEstimator(SavedEstimatorMixin, PrivateEstimatorMixin, BaseEstim
         if penalty is None:
             return None
         sigma = None if plan.statistic is None else plan.statistic.noise_multiplier
-        return penalty_statistic(penalty, loss, sigma, plan.expected_batch_size)
+        return penalty_statistic(penalty, loss, sigma, plan.expected_batch_size, plan.steps)
 
     def _take_from_penalty(self, penalty: Any) -> None:
         """Keep what a subclass shows of the trained penalty: released quantities only."""

@@ -93,7 +93,11 @@ def encode_sensitive(values: Any, penalty: Any = None) -> tuple[NDArray[Any], li
 
 
 def penalty_statistic(
-    penalty: Any, loss: RecordLoss, noise_multiplier: float | None, batch: int
+    penalty: Any,
+    loss: RecordLoss,
+    noise_multiplier: float | None,
+    batch: int,
+    steps: int | None = None,
 ) -> BatchStatistic:
     """Return the hook through which a penalty acts on a run.
 
@@ -109,6 +113,8 @@ def penalty_statistic(
         None for a run without privacy.
     batch : int
         The public batch constant.
+    steps : int or None, default=None
+        The public number of steps, which ``observe_steps``, if the penalty has that, is told.
     """
     if getattr(loss, "n_outputs", 1) != 1:
         raise InvalidParameterError(
@@ -120,6 +126,8 @@ def penalty_statistic(
     if isinstance(own, BoundedPenalty) and own.decomposable:
         if hasattr(own, "observe_noise"):
             own.observe_noise((noise_multiplier or 0.0) * float(own.feature_bound) / batch)
+        if steps is not None and hasattr(own, "observe_steps"):
+            own.observe_steps(steps)
         return BatchStatistic(
             features=lambda view: own.features(view.scores, view.sensitive, y=view.y),
             bound=float(own.feature_bound),

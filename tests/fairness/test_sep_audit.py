@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -39,6 +41,7 @@ from privfair.fairness import (
 )
 from privfair.fairness.sep._composite import rule_from_dict
 from privfair.fairness.sep._gaps import gap_table
+from privfair.fairness.sep._ranks import MidRanks, between
 from privfair.fairness.sep._sets import CellSums, read_sets
 from privfair.testing import check_metric
 
@@ -336,11 +339,61 @@ def test_composite_is_a_mean_of_mid_ranks() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(-1, 7))
 def test_mid_ranks_are_their_definition(values, at) -> None:
-    from privfair.fairness.sep._ranks import MidRanks
-
+    """At each value of the column; another number has the rank of one of its neighbours."""
     column = np.array(values, dtype=float)
-    expected = ((column < at).mean() + (column <= at).mean()) / 2
-    assert MidRanks.of(column)(np.array([float(at)]))[0] == pytest.approx(expected, abs=1e-12)
+    exact = {v: ((column < v).mean() + (column <= v).mean()) / 2 for v in set(values)}
+    found = MidRanks.of(column)
+    for v, rank in exact.items():
+        assert found(np.array([float(v)]))[0] == pytest.approx(rank, abs=1e-12)
+    near = [max([v for v in exact if v <= at], default=min(exact)),
+            min([v for v in exact if v >= at], default=max(exact))]  # fmt: skip
+    rank = float(found(np.array([float(at)]))[0])
+    assert any(abs(rank - exact[v]) < 1e-12 for v in near)
+
+
+def test_what_a_learnt_rule_keeps_is_no_value_of_a_row() -> None:
+    """In the rule, its JSON and its pickle; ranks stay what they were up to half a bin."""
+    rng = np.random.default_rng(4)
+    n = 3000
+    wealth = np.round(rng.lognormal(8, 2, n), 2)
+    wealth[:1500] = 0.0
+    rows = pd.DataFrame({"wealth": wealth, "school": rng.integers(1, 17, n)})
+    kinds = rng.choice(["a", "b"], n).astype(object)
+    seen = set(wealth[1500:].tolist())
+    learnt = [
+        CompositeSES(["wealth", "school"]).fit(rows),
+        CompositeSES(["wealth"], ranks=False, quantile=0.8).fit(rows),
+        EffortRule("wealth", rank_within=["k"]).fit(rows, kinds),
+    ]
+    for rule in learnt:
+        again = rule_from_dict if isinstance(rule, CompositeSES) else EffortRule.from_dict
+        text = json.dumps(rule.to_dict())
+        numbers = {float(v) for v in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", text)}
+        assert not numbers & seen and len(numbers) < 1200
+        assert pickle.loads(pickle.dumps(rule)) == rule == again(json.loads(text))
+    function = learnt[0].learnt[0][0]
+    assert len(function.cuts) <= 255
+    from scipy.stats import rankdata
+
+    exact = (rankdata(wealth) - 0.5) / n
+    assert np.abs(function(wealth) - exact).max() < 0.5 * (12 + 10) / n
+    held = np.bincount(np.searchsorted(function.cuts, wealth, side="right"))
+    assert held.min() >= 10 and held[0] == 1500
+    assert np.array_equal(learnt[1].apply(rows), wealth < np.sort(wealth)[2399])
+    few = MidRanks.of(np.repeat([1.0, 5.0, 9.0, 50.0], [400, 9, 400, 200]))
+    assert few(np.array([5.0]))[0] == few(np.array([9.0]))[0] != few(np.array([1.0]))[0]
+    assert few.cuts == (3.0, 30.0)
+
+
+def test_a_number_between_two_others_is_short_and_neither() -> None:
+    assert [between(*pair) for pair in ((2.0, 5.0), (114.0, 401.0), (-3.0, 4.0), (0.0, 1e-9))] == [
+        4.0, 300.0, 0.0, 1e-9 / 2
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    for low in np.concatenate([rng.normal(size=200), 10.0 ** rng.uniform(-9, 15, 200)]):
+        high = low + abs(low) * 10.0 ** rng.uniform(-13, 2)
+        assert low < between(float(low), float(high)) < high
+    assert between(1.0, np.nextafter(1.0, 2.0)) == np.nextafter(1.0, 2.0)
 
 
 def test_effort_by_rank_compares_people_with_their_like() -> None:

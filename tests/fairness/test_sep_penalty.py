@@ -97,7 +97,10 @@ def test_a_weight_depends_on_its_record_and_released_sums_only() -> None:
 @pytest.mark.parametrize("constrain", ["soft", "hard_surrogate"])
 @pytest.mark.parametrize("effort", [None, FULL])
 def test_weights_are_the_gradient_of_the_priced_gaps(constrain, effort) -> None:
-    """With exact sums of all records, weights / n is the derivative of sum_j price_j v_j."""
+    """With exact sums of all records, weights / n is the derivative of sum_j price_j v_j.
+
+    Prices are those of decisions for the surrogate; what is derived is a sigmoid of slope 1.
+    """
     frame = rows_of(300)
     penalty = make(effort=effort, constrain=constrain, ema=0.0, tolerance=0.0, rho=2.0, step=0.3)
     cells = torch.as_tensor(penalty.encode_sensitive(frame))
@@ -107,7 +110,9 @@ def test_weights_are_the_gradient_of_the_priced_gaps(constrain, effort) -> None:
     scores = torch.where(low, 0.6 * base, base).requires_grad_()
     penalty.absorb(penalty.features(scores, cells).sum(dim=0) / 300)
     weights = penalty.weights(scores, cells)
-    h = scores if constrain == "soft" else torch.sigmoid((scores - 0.5) / 0.1)
+    hard = constrain != "soft"
+    h = 0.8 * torch.sigmoid((scores - 0.5) / 0.2) if hard else scores
+    counted = (scores > 0.5).double() if hard else scores
     C = torch.ones(300, dtype=torch.bool)
     if effort is not None:
         C = torch.tensor((frame.hours >= 40).tolist())
@@ -115,7 +120,7 @@ def test_weights_are_the_gradient_of_the_priced_gaps(constrain, effort) -> None:
     for j, name in enumerate(["f", "m"]):
         G = C & low & torch.tensor((frame.sex == name).tolist())
         gap = h[C].mean() - h[G].mean()
-        size = float(gap.detach())
+        size = float((counted[C].mean() - counted[G].mean()).detach())
         assert penalty.gaps[j] == pytest.approx(size, abs=1e-12) and size > 0
         assert penalty.prices[j] == pytest.approx(0.3 * float(G.double().mean()) * size)
         total = total + (penalty.prices[j] + 2.0 * size) * gap
@@ -142,6 +147,94 @@ def test_prices_follow_the_gaps() -> None:
     both = make(ema=0.0, step=0.5, rho=0.0, one_sided=False, tolerance=0.1)
     both.absorb(wide)
     assert np.allclose(both.prices, [0.05, -0.05])
+
+
+def test_rates_before_the_first_price_are_a_floor() -> None:
+    """Of twenty releases four have no price; the last two of those give the rates to keep."""
+    make_it = {"ema": 0.0, "step": 0.5, "rho": 2.0, "tolerance": 0.0, "max_price": 50.0}
+    penalty = make(**make_it)
+    penalty.observe_steps(20)
+    cells = torch.as_tensor(penalty.encode_sensitive(rows_of(50)))
+    scores = torch.rand(50, dtype=torch.float64)
+
+    def released(reference, f, m):
+        return torch.tensor([reference, 0.2 * f, 0.3 * m, 0.5, 0.1, 0.15], dtype=torch.float64)
+
+    for k in range(4):
+        penalty.absorb(released(0.9, *((0.9, 0.9) if k < 2 else (0.3 + 0.2 * (k - 2), 0.5))))
+        assert not penalty.weights(scores, cells).any() and not penalty.prices.any()
+    assert np.isnan(penalty.base_rates).all()
+    penalty.absorb(released(0.2, 0.25, 0.6))  # no gap to price, f has fallen from .4 to .25
+    assert np.allclose(penalty.base_rates, [0.4, 0.5]) and not penalty.prices.any()
+    price = 0.5 * 0.2 * 0.15 + 2.0 * 0.15
+    who = rows_of(50)
+    poor = (who.capital < 1).to_numpy()
+    expected = np.where(poor & (who.sex == "f").to_numpy(), -price / 0.2, 0.0)
+    assert np.allclose(penalty.weights(scores, cells), expected)
+    open_ended = make(no_leveling_down=False, **make_it)
+    open_ended.observe_steps(20)
+    open_ended.absorb(released(0.2, 0.25, 0.6))
+    assert not open_ended.weights(scores, cells).any() and np.isnan(open_ended.base_rates).all()
+    for bad in (0.0, 1.0):
+        with pytest.raises(InvalidParameterError, match="warm_up"):
+            make(warm_up=bad)
+
+
+def test_the_guard_reads_released_sums_only() -> None:
+    """Two runs over different records with equal releases price alike, at every step."""
+    first, second = make(), make()
+    rng = np.random.default_rng(5)
+    for penalty in (first, second):
+        penalty.observe_steps(30)
+    cells = [torch.as_tensor(first.encode_sensitive(rows_of(40, seed=k))) for k in (0, 1)]
+    scores = torch.rand(40, dtype=torch.float64)
+    for _ in range(30):
+        release = torch.as_tensor(np.abs(rng.normal(0.3, 0.1, first.n_features)))
+        for penalty, own in ((first, cells[0]), (second, cells[1])):
+            before = str(vars(penalty._state))
+            row = penalty.features(scores, own)
+            penalty.weights(scores, own)
+            assert float(row.norm(dim=1).max()) <= penalty.feature_bound * (1 + 1e-12)
+            assert before == str(vars(penalty._state))  # looking at records leaves no trace
+            penalty.absorb(release)
+        assert torch.equal(first.weights(scores, cells[0]), second.weights(scores, cells[0]))
+    assert np.isfinite(first.base_rates).all() and first._state.lift.any()
+
+
+def test_the_guard_keeps_rates_up_at_no_cost_of_privacy() -> None:
+    """One group is far ahead: without a guard its own poor are what the penalty lets fall."""
+    rng = np.random.default_rng(1)
+    frame = rows_of(6000).replace({"sex": {"x": "m"}})
+    low, man = (frame.capital < 1).to_numpy(), (frame.sex == "m").to_numpy()
+    X = np.column_stack([rng.normal(-1.5 * low), 2.0 * man + rng.normal(size=6000)])
+    y = X.sum(axis=1) + rng.logistic(size=6000) > 1.0
+    rates, spent = [], []
+    for penalty in (None, make(no_leveling_down=False), make()):
+        clf = DPClassifier(
+            epsilon=3.0, schema="as_is", fairness_penalty=penalty, ledger=Ledger(),
+            random_state=0, noise_random_state=0,
+        ).fit(X, y, sensitive_features=None if penalty is None else frame)  # fmt: skip
+        p = clf.predict_proba(X)[:, 1]
+        rates.append([p[low & g].mean() for g in (~man, man)])
+        spent.append((clf.privacy_.epsilon, clf.noise_multiplier_))
+    plain, free, guarded = np.array(rates)
+    assert free[1] < plain[1] - 0.05  # levelled down
+    assert guarded[1] > plain[1] - 0.02 and guarded[0] > plain[0] + 0.05
+    assert spent[1] == spent[2]
+
+
+def test_a_rule_that_is_put_in_later_is_refused_too() -> None:
+    frame = rows_of(300)
+    learnt = CompositeSES(["capital", "hours"]).fit(frame)
+    for rule in (learnt, LOW & learnt, LOW | SESRule.quantile("hours", 0.5).fit(frame)):
+        with pytest.raises(AccountingAssumptionError, match="learnt"):
+            make(ses=rule)
+        penalty, ledger = make(), Ledger()
+        penalty.ses = rule
+        clf = DPClassifier(schema="as_is", fairness_penalty=penalty, ledger=ledger, epochs=1)
+        with pytest.raises(AccountingAssumptionError, match="learnt"):
+            clf.fit(np.zeros((300, 1)), np.arange(300) % 2, sensitive_features=frame)
+        assert ledger.spent().epsilon == 0.0 and not hasattr(clf, "coef_")
 
 
 def test_sets_that_noise_could_have_made_are_left_alone() -> None:
@@ -251,4 +344,4 @@ def test_the_value_of_a_batch_and_copies() -> None:
     assert float(penalty.weights(scores, cells).abs().max()) == 0.0
     other = copy.deepcopy(penalty)
     other.absorb(torch.linspace(1, 0, other.n_features))
-    assert penalty._push is None and other._push is not None
+    assert penalty._state.push is None and other._state.push is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -26,7 +27,15 @@ from privfair.core.exceptions import (
     UnsafeFileError,
     UtilityWarning,
 )
-from privfair.fairness import EffortRule, SEPClassifier, SEPMoment, SESRule, sep_gaps, ses_preset
+from privfair.fairness import (
+    CompositeSES,
+    EffortRule,
+    SEPClassifier,
+    SEPMoment,
+    SESRule,
+    sep_gaps,
+    ses_preset,
+)
 from privfair.fairness.sep._auglag import _Lagrangian
 from privfair.fairness.sep._constraints import Constraints
 from privfair.fairness.sep._network import Network
@@ -332,6 +341,27 @@ def test_thresholds_need_attributes_and_hold(kind) -> None:
     assert other.gaps_["hard_gap"].max() < 0.0101
 
 
+def test_thresholds_keep_a_margin_of_standard_errors() -> None:
+    X, y, columns = problem(3000)
+    frame, sex = columns["ses_features"], columns["sensitive_features"]
+    bare, model, wide = (
+        SEPClassifier(method="post", ses=LOW, margin=m).fit(X, y, **columns) for m in (0, 1, 50)
+    )
+    h = bare.predict_proba(X, **columns)[:, 1]
+    se = sep_gaps(h, sex, LOW, ses_features=frame)["se"]
+    assert np.allclose(bare.gaps_["hard_gap"], 0.01, atol=1e-9) and (se > 0.002).all()
+    assert np.allclose(model.gaps_["hard_gap"], np.maximum(0.01 - se, 0), atol=1e-9)
+    assert np.allclose(wide.gaps_["hard_gap"], 0.0, atol=1e-9)
+    # On new rows: mean of the worst gap over draws, of which the margin takes its share off.
+    worst = {0: [], 1: []}
+    for seed in range(1, 9):
+        train, test = problem(1500, seed=seed), problem(6000, seed=100 + seed)
+        for margin, found in worst.items():
+            fit = SEPClassifier(method="post", ses=LOW, margin=margin).fit(*train[:2], **train[2])
+            found.append(gaps(fit, test[0], test[2], scores=True).max())
+    assert np.mean(worst[1]) < np.mean(worst[0]) - 0.003
+
+
 # -- reductions ---------------------------------------------------------------------------
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -494,6 +524,22 @@ def test_saving(kind, tmp_path) -> None:
         foreign.save(tmp_path / "foreign.safetensors")
     with pytest.raises(NotFittedError):
         SEPClassifier().save(tmp_path / "none.safetensors")
+
+
+def test_no_value_of_a_row_is_saved_with_a_learnt_rule(tmp_path) -> None:
+    X, y, columns = problem(600)
+    rng = np.random.default_rng(7)
+    frame = columns["ses_features"].assign(wealth=np.round(rng.lognormal(8, 2, 600), 2))
+    hours = EffortRule("wealth", rank_within=["sex"], q=0.3)
+    model = SEPClassifier(
+        ses=CompositeSES(["wealth", "hours"]), effort=hours, notion="CSEP", tol=1.0
+    ).fit(X, y, sensitive_features=frame.sex, ses_features=frame, effort_features=frame)
+    model.save(tmp_path / "model.safetensors")
+    written = (tmp_path / "model.safetensors").read_bytes().decode("latin1")
+    numbers = set(re.findall(r"\d+\.\d+", written))
+    assert not numbers & {repr(v) for v in frame.wealth.tolist()}
+    again = SEPClassifier.load(tmp_path / "model.safetensors")
+    assert again.ses_rule_ == model.ses_rule_ and again.effort_rule_ == model.effort_rule_
 
 
 def test_damaged_files_are_refused(tmp_path) -> None:

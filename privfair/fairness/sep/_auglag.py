@@ -8,10 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from privfair.fairness.sep._constraints import Constraints
+from privfair.fairness.sep._constraints import CellConstraints, Constraints
 from privfair.fairness.sep._network import Network, log_loss, minimise
 
-__all__ = ["AugLagResult", "TEMPERATURES", "refit_threshold", "train", "unconstrained"]
+__all__ = [
+    "AugLagResult",
+    "TEMPERATURES",
+    "annealed",
+    "cold",
+    "refit_threshold",
+    "surrogate",
+    "train",
+    "unconstrained",
+]
 
 Floats = NDArray[np.float64]
 TEMPERATURES = (0.2, 0.05)
@@ -44,6 +53,17 @@ class AugLagResult:
     n_iter: int
     converged: bool
     history: list[float]
+
+
+def annealed(k: int) -> float:
+    """Return the temperature of round k."""
+    first, last = TEMPERATURES
+    return max(last, first * (last / first) ** (k / _ANNEAL))
+
+
+def cold(temperature: float | None) -> bool:
+    """Return whether the surrogate is as steep as it gets."""
+    return temperature is None or temperature <= TEMPERATURES[1]
 
 
 def surrogate(p: Floats, temperature: float | None, threshold: float) -> tuple[Floats, Floats]:
@@ -135,11 +155,7 @@ def train(
     violation = np.full(len(constraints.bound), np.inf)
     done, n_iter = False, 0
     for k in range(max_rounds):
-        temperature = None
-        if hard:
-            first, last = TEMPERATURES
-            temperature = max(last, first * (last / first) ** (k / _ANNEAL))
-
+        temperature = annealed(k) if hard else None
         goal = _Lagrangian(
             network, Z, y, mass, constraints, alpha, multipliers, rho, temperature, threshold
         )
@@ -152,7 +168,7 @@ def train(
         multipliers = np.maximum(0.0, multipliers + rho * violation)
         worst = float(violation.max())
         history.append(worst)
-        done = worst < tol and (temperature is None or temperature <= TEMPERATURES[1])
+        done = worst < tol and cold(temperature)
         if done:
             break
         if worst > before / 4:
@@ -165,7 +181,7 @@ def refit_threshold(
     scores: Floats,
     y: Floats,
     weight: Floats,
-    constraints: Constraints,
+    constraints: Constraints | CellConstraints,
     prices: Floats,
     *,
     slack: float,

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -60,6 +59,10 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
     no_leveling_down : bool, default=True
         Whether the rates of target sets must not fall below those of the unconstrained model, so
         that the gap is not closed by selecting fewer people of everybody.
+    margin : float, default=1.0
+        Standard errors of a gap, at least 0, by which randomised thresholds stay below
+        ``tolerance`` (and not below 0) on the training rows, which they obey exactly, so that new
+        rows, whose gaps scatter, obey more often.
     reference : {"conditional", "overall"}, default="conditional"
         For CSEP: compare with those who show effort, or with everybody.
     protected : {"groups", "all"}, default="groups"
@@ -71,9 +74,14 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
     solver : {"lbfgs", "adam"}, default="lbfgs"
         Minimiser within a round.
     max_iter : int, default=60
-        Iterations of the minimiser in each round (for adam: full-batch steps).
+        Iterations of the minimiser in each round; for adam its steps, in batches at least as
+        many as use each row once.
     learning_rate : float, default=0.02
         Of adam.
+    batch_size : int or None, default=None
+        Rows of a step of adam, for tables of which no standardised copy should be held; None
+        takes all. Needs ``method="auglag"`` and ``solver="adam"``; the smallest set should have
+        20 rows in a batch. The rows need not be in memory: a memory map of float64 will do.
     max_rounds : int, default=25
         Rounds of multipliers (iterations of the reduction).
     tol : float, default=1e-3
@@ -155,6 +163,7 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
         method: str = "auglag",
         constrain: str = "soft",
         no_leveling_down: bool = True,
+        margin: float = 1.0,
         reference: str = "conditional",
         protected: str = "groups",
         hidden_layer_sizes: tuple[int, ...] = (),
@@ -162,6 +171,7 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
         solver: str = "lbfgs",
         max_iter: int = 60,
         learning_rate: float = 0.02,
+        batch_size: int | None = None,
         max_rounds: int = 25,
         tol: float = 1e-3,
         min_group: int = 30,
@@ -179,6 +189,7 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
         self.method = method
         self.constrain = constrain
         self.no_leveling_down = no_leveling_down
+        self.margin = margin
         self.reference = reference
         self.protected = protected
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -186,6 +197,7 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
         self.solver = solver
         self.max_iter = max_iter
         self.learning_rate = learning_rate
+        self.batch_size = batch_size
         self.max_rounds = max_rounds
         self.tol = tol
         self.min_group = min_group
@@ -288,8 +300,7 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
     def _scores(self, X: Floats) -> Floats:
         if hasattr(self.model_, "predict_proba"):
             return np.asarray(self.model_.predict_proba(X)[:, 1], dtype=float)
-        network = self.network_
-        return np.asarray(expit(network.logits(self.model_, network.prepare(X))[0]))
+        return self.network_.scores(self.model_, X)
 
     def _decisions(self, scores: Floats, sets: Sets | None) -> Floats:
         """Return the probability of a positive decision."""

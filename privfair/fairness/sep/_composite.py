@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from privfair.core import _validation as check
 from privfair.core.exceptions import DataError, InvalidParameterError, InvalidTypeError
 from privfair.core.frames import as_table, missing_mask
-from privfair.fairness.sep._ranks import MidRanks, weighted_quantile
+from privfair.fairness.sep._ranks import MidRanks, between, weighted_quantile
 from privfair.fairness.sep._rules import (
     Bools,
     Floats,
@@ -27,13 +27,17 @@ from privfair.fairness.sep._rules import (
 
 __all__ = ["CompositeSES", "rule_from_dict"]
 
+_EQUAL = 1e-12
+"""Means of ranks that are equal on paper may differ in their last bit."""
+
 
 @dataclass(frozen=True)
 class CompositeSES(Rule):
     """Select the rows that are low on average over several columns.
 
     The score of a row is the weighted mean of the mid-rank percentiles of its values (or of the
-    values themselves); rows with a score below the ``quantile`` of the fitted rows are selected.
+    values themselves, for ``ranks=False``); rows with a score below the ``quantile`` of the
+    fitted rows are selected.
 
     Parameters
     ----------
@@ -58,7 +62,14 @@ class CompositeSES(Rule):
 
     Notes
     -----
-    O(n log n) to fit, O(n log m) to apply with m distinct values.
+    O(n log n) to fit, O(n log m) to apply with m bins.
+
+    *Privacy.* Not private. What a fitted rule keeps, and what leaves when it is saved: for each
+    column at most 255 cuts, which are short numbers between values of the rows, and the rank of
+    each bin, a share of the rows; the threshold of the mean. A bin holds at least ten rows (a
+    twentieth of them in tables of less than 200 rows), and values that are rarer share the bin
+    and the rank of their neighbours, as do values beyond 256 different ones. No value of a row is
+    kept. Estimators and releases under differential privacy refuse the rule, fitted or not.
 
     Examples
     --------
@@ -144,7 +155,10 @@ class CompositeSES(Rule):
         columns = self._columns(features)
         weight = learning_weight(sample_weight, len(columns[0]))
         ranks = tuple(MidRanks.of(c, weight) if self.ranks else None for c in columns)
-        threshold = weighted_quantile(self._scores(columns, ranks), self.quantile, weight)
+        scores = self._scores(columns, ranks)
+        threshold = weighted_quantile(scores, self.quantile, weight)
+        if not self.ranks:
+            threshold = _apart(scores, threshold)
         return replace(self, learnt=(ranks, threshold))
 
     def apply(self, features: Any) -> Bools:
@@ -157,8 +171,7 @@ class CompositeSES(Rule):
         if self.learnt is None:
             self._table(features)
         ranks, threshold = self.learnt  # type: ignore[misc]
-        # Means of ranks that are equal on paper may differ in their last bit.
-        return self._scores(self._columns(features), ranks) < threshold - 1e-12
+        return self._scores(self._columns(features), ranks) < threshold - _EQUAL
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as JSON data."""
@@ -201,6 +214,14 @@ def rule_from_dict(data: Mapping[str, Any]) -> Rule:
             learnt,
         )  # fmt: skip
     raise InvalidParameterError(f"there is no rule of the kind {kind!r}.")
+
+
+def _apart(scores: Floats, threshold: float) -> float:
+    """Return a threshold that selects the same rows and is the score of none."""
+    below = scores[scores < threshold - _EQUAL]
+    nearest = float(below.max()) if len(below) else threshold - max(abs(threshold), 1.0)
+    found = between(nearest, threshold)
+    return found if nearest < found - _EQUAL else threshold
 
 
 def _scaled(column: NDArray[Any], scale: Mapping[str, float], name: str) -> Floats:

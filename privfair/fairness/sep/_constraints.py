@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfair.core.exceptions import SmallGroupError, UtilityWarning
-from privfair.fairness.sep._sets import Sets
+from privfair.fairness.sep._sets import Sets, memberships
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Constraints", "check_sizes", "gap_matrix", "target_matrix"]
+__all__ = ["CellConstraints", "Constraints", "check_sizes", "gap_matrix", "target_matrix"]
 
 Floats = NDArray[np.float64]
 
@@ -122,3 +122,78 @@ class Constraints:
     def gradient(self, multipliers: Floats) -> Floats:
         """Return the derivative of ``multipliers @ violation(h)`` at every decision."""
         return np.asarray(self.matrix.T @ multipliers)
+
+
+@dataclass(frozen=True, eq=False)
+class CellConstraints:
+    """The constraints ``A h <= bound`` with A by cell: ``A_ji = weight_i coefficient[j, cell_i]``.
+
+    The denominators are those of all rows, so that a sum over a batch, times n / B, has the
+    constraint's value as its mean. A ratio of two sums over a batch has not.
+
+    Attributes
+    ----------
+    coefficient : ndarray of shape (n_constraints, n_cells)
+    cells : ndarray of shape (n_rows,)
+    weight : ndarray of shape (n_rows,)
+    bound : ndarray of shape (n_constraints,)
+    names : list of (str, str)
+    """
+
+    coefficient: Floats
+    cells: NDArray[np.int64]
+    weight: Floats
+    bound: Floats
+    names: list[tuple[str, str]]
+
+    @classmethod
+    def build(
+        cls,
+        sets: Sets,
+        weight: Floats,
+        *,
+        tolerance: float,
+        one_sided: bool,
+        floor: Floats | None = None,
+    ) -> CellConstraints:
+        """Return what :meth:`Constraints.build` describes, in the same order."""
+        inside, target = memberships(
+            len(sets.groups.labels), sets.effort is not None, sets.reference, sets.everyone
+        )
+        mass = np.bincount(sets.cells, weights=weight, minlength=len(inside))
+        share = target.T / (mass @ target)[:, None]
+        gaps = inside / (mass @ inside) - share
+        rows, bounds = [gaps], [np.full(len(gaps), tolerance)]
+        names = [("gap", n) for n in sets.names]
+        if not one_sided:
+            rows.append(-gaps)
+            bounds.append(bounds[0])
+            names += [("reverse", n) for n in sets.names]
+        if floor is not None:
+            rows.append(-share)
+            bounds.append(-np.asarray(floor))
+            names += [("level", n) for n in sets.names]
+        return cls(
+            np.concatenate(rows), sets.cells, np.asarray(weight), np.concatenate(bounds), names
+        )
+
+    def violation(self, h: Floats) -> Floats:
+        """Return ``A h - bound``."""
+        sums = np.bincount(
+            self.cells, weights=self.weight * h, minlength=self.coefficient.shape[1]
+        )
+        return np.asarray(self.coefficient @ sums - self.bound)
+
+    def change(self, rows: NDArray[np.int64], h: Floats) -> Floats:
+        """Return what a batch says of ``A h``: right on average over batches."""
+        scale = len(self.cells) / len(rows)
+        sums = np.bincount(
+            self.cells[rows], weights=self.weight[rows] * h, minlength=self.coefficient.shape[1]
+        )
+        return np.asarray(scale * (self.coefficient @ sums))
+
+    def slope(self, rows: NDArray[np.int64], multipliers: Floats) -> Floats:
+        """Return the derivative of ``multipliers @ change(rows, h)`` at each decision."""
+        scale = len(self.cells) / len(rows)
+        by_cell = multipliers @ self.coefficient
+        return np.asarray(scale * self.weight[rows] * by_cell[self.cells[rows]])

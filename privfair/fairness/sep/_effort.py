@@ -59,14 +59,16 @@ class EffortRule:
     q : float, default=0.5
         In (0, 1): mid-rank percentile from which a row is in, for ``rank_within``.
     learnt : tuple or None, default=None
-        Set by ``fit``: the distribution function of each type.
+        Set by ``fit``: the distribution function of each type, in bins.
 
     Notes
     -----
     Hours are no measure of will alone: they differ by sex (care work) and by status. Which of the
     two readings is right is a judgement that the audit should state. *Privacy.* With a threshold,
     membership looks at one record; ranks depend on the other rows, and private training refuses
-    them.
+    them. A rule that has learnt ranks keeps, and takes along when saved, the names of the types
+    and for each at most 255 cuts, short numbers between values of the rows, with the shares of
+    rows between them (as :class:`CompositeSES` does), and no value of a row.
 
     References
     ----------

@@ -19,8 +19,9 @@ from privfair.core.exceptions import (
 )
 from privfair.core.randomness import check_random_state
 from privfair.fairness.sep._auglag import refit_threshold, train, unconstrained
-from privfair.fairness.sep._constraints import Constraints, target_matrix
+from privfair.fairness.sep._constraints import CellConstraints, Constraints, target_matrix
 from privfair.fairness.sep._gaps import frame_of, gap_table
+from privfair.fairness.sep._minibatch import Batches, train_in_batches
 from privfair.fairness.sep._network import Network
 from privfair.fairness.sep._post import ThresholdMix, atoms, fit_thresholds, mixed_decisions
 from privfair.fairness.sep._sets import REFERENCES, CellSums, Sets, read_sets
@@ -30,6 +31,10 @@ __all__ = ["SEPTraining"]
 Floats = NDArray[np.float64]
 NOTIONS = ("SEP", "CSEP")
 METHODS = ("auglag", "reductions", "post")
+_PER_SET = 20
+"""Rows that a batch should have of the smallest set."""
+_WARM = 5
+"""Rounds of steps for the unconstrained model, where training is in batches."""
 CONSTRAIN = ("soft", "hard_surrogate", "post")
 
 
@@ -45,6 +50,7 @@ class SEPTraining:
     method: str
     constrain: str
     no_leveling_down: bool
+    margin: float
     reference: str
     protected: str
     hidden_layer_sizes: tuple[int, ...]
@@ -52,6 +58,7 @@ class SEPTraining:
     solver: str
     max_iter: int
     learning_rate: float
+    batch_size: int | None
     max_rounds: int
     tol: float
     min_group: int
@@ -74,8 +81,16 @@ class SEPTraining:
         check.non_negative(tolerance=self.tolerance)
         check.boolean(one_sided=self.one_sided)
         check.boolean(no_leveling_down=self.no_leveling_down)
+        check.non_negative(margin=self.margin)
         check.non_negative(alpha=self.alpha)
         check.positive(learning_rate=self.learning_rate)
+        if self.batch_size is not None:
+            check.positive_int(batch_size=self.batch_size)
+            if self.method != "auglag" or self.solver != "adam":
+                raise InvalidParameterError(
+                    "batch_size was given, and only method='auglag' with solver='adam' trains in "
+                    "batches. Set these, or leave batch_size out."
+                )
         check.positive(tol=self.tol)
         check.positive_int(max_iter=self.max_iter)
         check.positive_int(max_rounds=self.max_rounds)
@@ -139,6 +154,29 @@ class SEPTraining:
         )
         return network, Z, theta
 
+    def _batches(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> tuple[Batches, Floats]:
+        """Return the rows in batches and unconstrained parameters."""
+        size = int(self.batch_size or len(X))
+        least = min(int(rows.sum()) for rows in (sets.in_reference, *sets.targets()))
+        if size * least < _PER_SET * len(X):
+            warnings.warn(
+                f"batch_size={size} leaves the smallest set {size * least / len(X):.1f} rows of a "
+                f"batch, so that its gap is mostly noise there. Take at least "
+                f"{-(-_PER_SET * len(X) // least)}.",
+                UtilityWarning,
+                stacklevel=5,
+            )
+        rng = check_random_state(self.random_state)
+        steps = max(int(self.max_iter), -(-len(X) // size))
+        network = Network.of(X, tuple(self.hidden_layer_sizes), mass)
+        batches = Batches(
+            network, X, y, mass / mass.sum(), size, float(self.alpha), float(self.learning_rate),
+            steps, rng,
+        )  # fmt: skip
+        theta = batches.unconstrained(network.start(rng), _WARM)
+        self.n_iter_ = _WARM * batches.steps
+        return batches, theta
+
     def _floor(self, sets: Sets, mass: Floats, h: Floats) -> Floats | None:
         import pandas as pd
 
@@ -151,18 +189,31 @@ class SEPTraining:
         return rates if self.no_leveling_down else None
 
     def _fit_auglag(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> None:
-        network, Z, theta = self._own_model(X, y, mass)
-        base = expit(network.logits(theta, Z)[0])
         hard = self.constrain == "hard_surrogate"
-        self._base_selection = float(np.average(base >= 0.5, weights=mass))
-        floor = self._floor(sets, mass, (base >= 0.5).astype(float) if hard else base)
         limits: dict[str, Any] = {"tolerance": self.tolerance, "one_sided": self.one_sided}
-        constraints = Constraints.build(sets, mass, floor=floor, **limits)
-        found = train(
-            network, Z, y, mass, constraints, theta=theta, hard=hard, threshold=0.5,
-            max_rounds=self.max_rounds, tol=float(self.tol), max_iter=self.max_iter,
-            **self._settings(),
-        )  # fmt: skip
+        ends: dict[str, Any] = {
+            "hard": hard, "threshold": 0.5, "max_rounds": self.max_rounds, "tol": float(self.tol)
+        }  # fmt: skip
+
+        def floored(base: Floats) -> Floats | None:
+            self._base_selection = float(np.average(base >= 0.5, weights=mass))
+            return self._floor(sets, mass, (base >= 0.5).astype(float) if hard else base)
+
+        constraints: Constraints | CellConstraints
+        if self.batch_size is not None and self.batch_size < len(X):
+            batches, theta = self._batches(X, y, sets, mass)
+            network = batches.network
+            base = network.scores(theta, X)
+            constraints = CellConstraints.build(sets, mass, floor=floored(base), **limits)
+            found = train_in_batches(batches, constraints, theta=theta, **ends)
+        else:
+            network, Z, theta = self._own_model(X, y, mass)
+            base = expit(network.logits(theta, Z)[0])
+            constraints = Constraints.build(sets, mass, floor=floored(base), **limits)
+            found = train(
+                network, Z, y, mass, constraints, theta=theta, max_iter=self.max_iter, **ends,
+                **self._settings(),
+            )  # fmt: skip
         self.network_, self.model_ = network, found.theta
         self.n_rounds_, self.converged_ = found.n_rounds, found.converged
         self.n_iter_ += found.n_iter
@@ -175,7 +226,7 @@ class SEPTraining:
                 UtilityWarning,
                 stacklevel=3,
             )
-        scores = expit(network.logits(found.theta, Z)[0])
+        scores = network.scores(found.theta, X)
         if hard:
             self.threshold_ = refit_threshold(
                 scores, y, mass, constraints, found.multipliers, slack=float(self.tol)
@@ -201,10 +252,17 @@ class SEPTraining:
     def _mix(self, scores: Floats, base: Any, y: Floats, sets: Sets, mass: Floats) -> None:
         floor = self._floor(sets, mass, np.asarray(base, dtype=float))
         limits: dict[str, Any] = {"tolerance": self.tolerance, "one_sided": self.one_sided}
-        mixes, prices, _ = fit_thresholds(scores, y, mass, sets, floor=floor, **limits)
-        self.mixes_ = mixes
         constraints = Constraints.build(sets, mass, floor=floor, **limits)
-        h = mixed_decisions(mixes, scores, atoms(sets))
+        part = atoms(sets)
+        mixes, prices, _ = fit_thresholds(scores, y, mass, sets, floor=floor, **limits)
+        h = mixed_decisions(mixes, scores, part)
+        if self.margin > 0 and self.tolerance > 0:
+            # On new rows gaps scatter around those of the training rows, which obey exactly.
+            se = np.nan_to_num(gap_table(CellSums.of(sets, h, mass), sets, 0).se)
+            limits["tolerance"] = np.maximum(self.tolerance - self.margin * se, 0.0)
+            mixes, prices, _ = fit_thresholds(scores, y, mass, sets, floor=floor, **limits)
+            h = mixed_decisions(mixes, scores, part)
+        self.mixes_ = mixes
         self._note(constraints.names, prices, constraints.violation(h))
 
     def _fit_reduction(

@@ -13,6 +13,8 @@ from scipy.special import expit
 __all__ = ["Network", "log_loss", "minimise"]
 
 Floats = NDArray[np.float64]
+_CHUNK = 1 << 16
+"""Rows that are standardised at a time where the whole is not needed."""
 Objective = Callable[[Floats], tuple[float, Floats]]
 
 
@@ -34,8 +36,9 @@ class Network:
     @classmethod
     def of(cls, X: Floats, hidden: tuple[int, ...], weight: Floats) -> Network:
         """Return the network for such a table."""
-        mean = np.average(X, axis=0, weights=weight)
-        spread = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weight))
+        total = weight.sum()
+        mean = sum(weight[c] @ X[c] for c in _chunks(len(X))) / total
+        spread = np.sqrt(sum(weight[c] @ (X[c] - mean) ** 2 for c in _chunks(len(X))) / total)
         return cls((X.shape[1], *hidden, 1), mean, np.where(spread > 1e-12, spread, 1.0))
 
     @property
@@ -73,6 +76,11 @@ class Network:
         weight, offset = layers[-1]
         return (inputs[-1] @ weight)[:, 0] + offset[0], inputs
 
+    def scores(self, theta: Floats, X: Any) -> Floats:
+        """Return scores of a table as given; a part of it at a time is standardised."""
+        parts = [self.logits(theta, self.prepare(X[c]))[0] for c in _chunks(len(X))]
+        return np.asarray(expit(np.concatenate(parts)))
+
     def pull(self, theta: Floats, inputs: list[Floats], at_logit: Floats) -> Floats:
         """Return the gradient of a function whose derivative at the logits is given."""
         parts: list[Floats] = []
@@ -94,6 +102,10 @@ class Network:
             value += 0.5 * alpha * float(part @ part)
             at += (a + 1) * b
         return value, gradient
+
+
+def _chunks(n_rows: int) -> list[slice]:
+    return [slice(at, at + _CHUNK) for at in range(0, max(n_rows, 1), _CHUNK)]
 
 
 def log_loss(logits: Floats, y: Floats, weight: Floats) -> tuple[float, Floats, Floats]:

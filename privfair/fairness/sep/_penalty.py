@@ -20,8 +20,9 @@ from privfair.core.exceptions import (
 )
 from privfair.core.frames import as_table
 from privfair.fairness.sep._effort import EffortRule
+from privfair.fairness.sep._prices import Prices
 from privfair.fairness.sep._rules import Rule
-from privfair.fairness.sep._sets import REFERENCES, read_sets
+from privfair.fairness.sep._sets import REFERENCES, memberships, read_sets
 
 __all__ = ["SEPPenalty"]
 
@@ -31,14 +32,8 @@ _COUNT_WEIGHT = 0.5
 
 Sizes do not change during a run and are averaged over all of it; sums of decisions do change.
 """
-_SLOWER = 50.0
-"""Releases after which the dual step starts to shrink with the root of their number.
 
-The sum of all steps has no bound and their squares grow with the logarithm of their number only,
-so that prices can go anywhere and the noise in them dies away beside what they have learnt.
-"""
-_SURE = 10.0
-"""A set counts once its released size is this many standard deviations of its noise."""
+_STEP = {"soft": 1.0, "hard_surrogate": 3.0}
 
 
 class SEPPenalty:
@@ -69,14 +64,23 @@ class SEPPenalty:
     one_sided : bool, default=True
         Whether only gaps to the disadvantage of target sets are priced.
     constrain : {"soft", "hard_surrogate"}, default="soft"
-        Whether h is the score, or a steep sigmoid of it around 0.5.
-    temperature : float, default=0.1
-        Of that sigmoid, above 0.
+        Whether h is the score, or the decision at 0.5. Gaps and prices are then those of
+        decisions, which have no slope: scores are pushed by that of a sigmoid in their place.
+    temperature : float, default=0.2
+        Of that sigmoid, above 0: how far from 0.5 scores are still pushed.
     lift_only : bool, default=False
         Drop the reference's part of the weights, so that nobody's score is pushed down.
+    no_leveling_down : bool, default=True
+        Whether rates of target sets are priced that fall below what they were before prices
+        began, so that a gap is not closed by selecting fewer people of everybody. It costs no
+        privacy. A trainer that does not say how many steps there are has no such start.
+    warm_up : float, default=0.2
+        Share of the steps, in (0, 1), without any price, for ``no_leveling_down``: its second half
+        gives the rates of the model without the constraint.
     reference : {"conditional", "overall"}, default="conditional"
-    step : float, default=1.0
-        Dual step at the start, above 0: :math:`\eta_t = step / \sqrt{1 + t / 50}`.
+    step : float or None, default=None
+        Dual step at the start, above 0: :math:`\eta_t = step / \sqrt{1 + t / 50}`. None is 1 for
+        scores and 3 for decisions, of which only those near 0.5 are pushed.
     rho : float, default=1.0
         Weight of the current gap beside the price, at least 0.
     max_price : float, default=5.0
@@ -98,6 +102,8 @@ class SEPPenalty:
         Names of the groups, labels of several columns joined by commas.
     gaps : ndarray of shape (n_groups,)
         Gaps as last released; NaN where a set is too small to be told from noise.
+    base_rates : ndarray of shape (n_groups,)
+        Rates of target sets before prices began, as released; NaN without the guard.
     prices : ndarray of shape (n_groups,)
         Both follow ``absorb``. A trainer works on a copy of its own, so that those of the penalty
         that was handed in stay as they are; :class:`DPSEPClassifier` shows those of the run.
@@ -112,14 +118,19 @@ class SEPPenalty:
     -----
     *Privacy.* ``docs/proofs/socio-economic-parity.md``. Give the columns of the rules and the
     protected columns together as ``sensitive_features``; membership is a function of one record
-    and of the public constants here. There is no guard against levelling down, whose reference
-    would be one more private model; ``lift_only`` is what can be had.
+    and of the public constants here. The guard against levelling down compares released sums
+    with earlier released sums.
+
+    *Fairness.* Decisions: prices follow their gaps, pushes the slope of a sigmoid (Cotter, Jiang
+    and Sridharan 2019). A run prices the gaps of its iterates; of their average, which a trainer
+    may return, gaps of scores are near those, gaps of decisions less so.
 
     *Cost.* O(n_groups) for each record.
 
     References
     ----------
     Roy, Rizou, Papadopoulos, Ntoutsi 2025, arXiv 2503.23056. Abadi et al. 2016, arXiv 1607.00133.
+    Cotter, Jiang, Sridharan 2019, arXiv 1804.06500.
 
     Examples
     --------
@@ -151,10 +162,12 @@ class SEPPenalty:
         tolerance: float = 0.01,
         one_sided: bool = True,
         constrain: str = "soft",
-        temperature: float = 0.1,
+        temperature: float = 0.2,
         lift_only: bool = False,
+        no_leveling_down: bool = True,
+        warm_up: float = 0.2,
         reference: str = "conditional",
-        step: float = 1.0,
+        step: float | None = None,
         rho: float = 1.0,
         max_price: float = 5.0,
         ema: float = 0.9,
@@ -168,8 +181,12 @@ class SEPPenalty:
         self.constrain = check.one_of(("soft", "hard_surrogate"), constrain=constrain)
         self.temperature = check.positive(temperature=temperature)
         self.lift_only = check.boolean(lift_only=lift_only)
+        self.no_leveling_down = check.boolean(no_leveling_down=no_leveling_down)
+        self.warm_up = check.real(warm_up=warm_up)
+        if not 0.0 < self.warm_up < 1.0:
+            raise InvalidParameterError(f"warm_up must be in (0, 1), got {self.warm_up}.")
         self.reference = check.one_of(REFERENCES, reference=reference)
-        self.step = check.positive(step=step)
+        self.step = _STEP[self.constrain] if step is None else check.positive(step=step)
         self.rho = check.non_negative(rho=rho)
         self.max_price = check.positive(max_price=max_price)
         self.ema = check.real(ema=ema)
@@ -177,17 +194,14 @@ class SEPPenalty:
             raise InvalidParameterError(f"ema must be in [0, 1), got {self.ema}.")
         self.strength = check.non_negative(strength=strength)
         n = math.prod(len(labels) for labels in self.groups.values())
-        self._inside, self._target = _memberships(n, self.effort is not None, self.reference)
+        self._inside, self._target = memberships(n, self.effort is not None, self.reference)
         self.n_features = 2 + 2 * n
         self.feature_bound = math.sqrt(2.0 * (1.0 + _COUNT_WEIGHT**2))
-        self._noise = 0.0
-        self._released = 0
-        self._h = np.zeros(n + 1)
-        self._sizes = np.zeros(n + 1)
-        self._up = np.zeros(n)
-        self._down = np.zeros(n)
-        self.gaps = np.full(n, np.nan)
-        self._push: Floats | None = None
+        self._state = Prices(
+            n, count_weight=_COUNT_WEIGHT, tolerance=self.tolerance, one_sided=self.one_sided,
+            lift_only=self.lift_only, guard=self.no_leveling_down, step=self.step, rho=self.rho,
+            max_price=self.max_price, ema=self.ema,
+        )  # fmt: skip
 
     # -- the contract of a bounded penalty -------------------------------------------------
     def encode_sensitive(self, sensitive_features: Any) -> NDArray[np.int64]:
@@ -198,6 +212,7 @@ class SEPPenalty:
         sensitive_features : data frame or mapping
             The protected columns and those that the rules read, by name.
         """
+        _check_public(self.ses, self.effort)  # attributes may have been changed since
         table = as_table(sensitive_features, name="sensitive_features", prefix="s")
         if not table.has_names:
             raise InvalidTypeError(
@@ -217,7 +232,12 @@ class SEPPenalty:
 
     def observe_noise(self, std: float) -> None:
         """Learn the standard deviation of the noise in what ``absorb`` will get; public."""
-        self._noise = check.non_negative(std=std)
+        self._state.noise = check.non_negative(std=std)
+
+    def observe_steps(self, steps: int) -> None:
+        """Learn how many releases there will be, a public constant: the start has no prices."""
+        if self.no_leveling_down:
+            self._state.until = max(1, round(self.warm_up * check.positive_int(steps=steps)))
 
     def features(
         self, scores: Tensor, sensitive: Tensor, *, y: Tensor | None = None, **columns: Any
@@ -234,45 +254,21 @@ class SEPPenalty:
             Not used.
         """
         member = self._member(sensitive, scores)
-        return torch.cat([member * self._h_of(scores)[0][:, None], _COUNT_WEIGHT * member], dim=1)
+        h = self._h_of(scores)[0]
+        return torch.cat([member * h[:, None], _COUNT_WEIGHT * member], dim=1)
 
     def absorb(self, noisy_sum_over_B: Tensor) -> None:
         """Take in a released sum over the batch constant, shape (n_features,)."""
-        given = noisy_sum_over_B.detach().double().cpu().numpy().reshape(2, -1)
-        self._released += 1
-        t = self._released
-        self._h = self.ema * self._h + (1.0 - self.ema) * given[0]
-        self._sizes += (given[1] / _COUNT_WEIGHT - self._sizes) / t
-        sure = self._sizes > max(_SURE * self._noise / _COUNT_WEIGHT / math.sqrt(t), 1e-6)
-        size = np.where(sure, np.clip(self._sizes, 1e-6, None), np.nan)
-        rate = np.clip(self._h / (1.0 - self.ema**t) / size, 0.0, 1.0)
-        self.gaps = rate[0] - rate[1:]
-        over = np.nan_to_num(self.gaps - self.tolerance, nan=0.0)
-        under = np.nan_to_num(-self.gaps - self.tolerance, nan=0.0)
-        # Prices add up gaps of single releases: an average would only make them late, and late
-        # prices swing.
-        now = given[0] / size
-        fresh = now[0] - now[1:]
-        eta = self.step / math.sqrt(1.0 + (t - 1) / _SLOWER) * np.nan_to_num(size[1:], nan=0.0)
-        rise = np.nan_to_num(eta * (fresh - self.tolerance), nan=0.0)
-        fall = np.nan_to_num(eta * (-fresh - self.tolerance), nan=0.0)
-        self._up = np.clip(self._up + rise, 0.0, self.max_price)
-        self._down = np.clip(self._down + fall, 0.0, self.max_price)
-        push = np.clip(self._up + self.rho * over, 0.0, self.max_price)
-        if not self.one_sided:
-            push = push - np.clip(self._down + self.rho * under, 0.0, self.max_price)
-        push = np.where(np.isnan(self.gaps), 0.0, push)
-        pull = 0.0 if self.lift_only else push.sum() / np.nan_to_num(size[0], nan=np.inf)
-        self._push = np.append(pull, -push / np.nan_to_num(size[1:], nan=np.inf))
+        self._state.absorb(noisy_sum_over_B.detach().double().cpu().numpy().reshape(2, -1))
 
     def weights(
         self, scores: Tensor, sensitive: Tensor, *, y: Tensor | None = None, **columns: Any
     ) -> Tensor:
         """Return the weight of each score, shape (batch,); zero before the first release."""
-        if self._push is None:
+        if self._state.push is None:
             return torch.zeros_like(scores)
         with torch.no_grad():
-            push = torch.as_tensor(self._push, dtype=scores.dtype, device=scores.device)
+            push = torch.as_tensor(self._state.push, dtype=scores.dtype, device=scores.device)
             return (self._member(sensitive, scores) @ push) * self._h_of(scores)[1]
 
     def __call__(
@@ -291,7 +287,10 @@ class SEPPenalty:
         mass = torch.ones_like(scores) if sample_weight is None else sample_weight.to(scores)
         member = self._member(sensitive, scores) * mass[:, None]
         size = member.sum(dim=0)
-        rate = (member * self._h_of(scores)[0][:, None]).sum(dim=0) / size.clamp(min=1e-12)
+        h = scores.clamp(0.0, 1.0)
+        if self.constrain != "soft":
+            h = torch.sigmoid((h - 0.5) / self.temperature)
+        rate = (member * h[:, None]).sum(dim=0) / size.clamp(min=1e-12)
         gap = torch.where(size[1:] > 0, rate[0] - rate[1:], torch.zeros_like(rate[1:]))
         worse = gap if self.one_sided else gap.abs()
         return (worse - self.tolerance).clamp(min=0.0).sum()
@@ -304,7 +303,18 @@ class SEPPenalty:
     @property
     def prices(self) -> Floats:
         """Price of one unit of each gap; below zero where the reverse gap is priced."""
-        return self._up.copy() if self.one_sided else self._up - self._down
+        up, down = self._state.up, self._state.down
+        return up.copy() if self.one_sided else up - down
+
+    @property
+    def gaps(self) -> Floats:
+        """Gaps as last released; NaN where a set is too small to be told from noise."""
+        return self._state.gaps
+
+    @property
+    def base_rates(self) -> Floats:
+        """Rates of target sets before prices began, as released; NaN without the guard."""
+        return self._state.base_rates
 
     # -- parts -----------------------------------------------------------------------------
     def _member(self, sensitive: Tensor, like: Tensor) -> Tensor:
@@ -315,21 +325,12 @@ class SEPPenalty:
         return table[sensitive.long().clamp(0, len(table) - 1)]
 
     def _h_of(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h in [0, 1] and its derivative at the score."""
+        """Return h in [0, 1], and the slope at which a score is pushed, in [0, 1]."""
         p = scores.clamp(0.0, 1.0)
         if self.constrain == "soft":
             return p, torch.ones_like(p)
-        h = torch.sigmoid((p - 0.5) / self.temperature)
-        return h, h * (1 - h) / self.temperature
-
-
-def _memberships(n_groups: int, effort: bool, reference: str) -> tuple[Floats, Floats]:
-    """Return membership of every cell (group, status, effort) in reference and target sets."""
-    cell = np.arange((n_groups + 1) * 4)
-    group, low, shown = cell // 4 - 1, (cell // 2 % 2) == 1, (cell % 2) == 1
-    inside = np.ones(len(cell)) if not effort or reference == "overall" else shown.astype(float)
-    target = (group[:, None] == np.arange(n_groups)) & (low & shown)[:, None]
-    return inside, target.astype(float)
+        near = torch.sigmoid((p - 0.5) / self.temperature)
+        return (p > 0.5).to(p), 4 * near * (1 - near)
 
 
 def _declared(groups: Any, column: str) -> dict[str, list[Any]]:

@@ -116,7 +116,7 @@ def fit_thresholds(
     weight: Floats,
     sets: Sets,
     *,
-    tolerance: float,
+    tolerance: float | Floats,
     one_sided: bool,
     floor: Floats | None,
 ) -> tuple[dict[int, ThresholdMix], Floats, float]:
@@ -127,7 +127,7 @@ def fit_thresholds(
     scores, y, weight : ndarray of shape (n_rows,)
         y is 0 or 1.
     sets : Sets
-    tolerance : float
+    tolerance : float or ndarray of shape (n_targets,)
         Largest gap.
     one_sided : bool
     floor : ndarray of shape (n_targets,) or None
@@ -174,10 +174,11 @@ def fit_thresholds(
             target[at[place] : at[place + 1]] = found[a].rate * mass[part == a].sum() / total
         gaps.append(reference - target)
         levels.append(-target)
-    rows_ub, bound = list(gaps), [tolerance] * len(gaps)
+    most = np.broadcast_to(np.asarray(tolerance, dtype=float), len(gaps)).tolist()
+    rows_ub, bound = list(gaps), list(most)
     if not one_sided:
         rows_ub += [-g for g in gaps]
-        bound += [tolerance] * len(gaps)
+        bound += most
     if floor is not None:
         rows_ub += levels
         bound += [-float(f) for f in floor]

@@ -118,6 +118,9 @@ class DPSEPClassifier(ClassifierMixin, ClassifierParts):
         Gaps of the training scores as last released, noise included; None where a set could not
         be told from noise. They are a moving average over the last steps, and the returned model
         is the average of the second half of the run: a guide, no estimate of its gaps.
+    base_rates_ : dict of str to float or None
+        Rates of target sets before prices began, as released, which the penalty's guard against
+        levelling down holds up; None without a guard.
     steps_ : int
         Steps of the run, as ``n_steps_``.
     sample_rate_ : float
@@ -141,7 +144,7 @@ class DPSEPClassifier(ClassifierMixin, ClassifierParts):
     ``privacy_.assumptions``; groups and thresholds are public. Not covered: tolerances and
     strengths chosen by looking at the same data, gaps measured on it afterwards.
 
-    *Fairness.* None is guaranteed, and there is no guard against levelling down.
+    *Fairness.* None is guaranteed. The guard against levelling down is a price as well.
 
     References
     ----------
@@ -168,11 +171,13 @@ class DPSEPClassifier(ClassifierMixin, ClassifierParts):
     unit = "record"
     prices_: dict[str, float]
     gaps_: dict[str, float | None]
+    base_rates_: dict[str, float | None]
     _saved_attributes: ClassVar[tuple[str, ...]] = (
         *BasePrivateEstimator._saved_attributes,
         "sigma_effective_",
         "prices_",
         "gaps_",
+        "base_rates_",
         "steps_",
     )
 
@@ -240,15 +245,17 @@ class DPSEPClassifier(ClassifierMixin, ClassifierParts):
         )
 
     def _take_from_penalty(self, penalty: Any) -> None:
-        names, gaps = penalty.names, penalty.gaps.tolist()
+        names = penalty.names
         self.prices_ = dict(zip(names, penalty.prices.tolist(), strict=True))
-        self.gaps_ = {
-            name: None if math.isnan(gap) else gap for name, gap in zip(names, gaps, strict=True)
-        }
+        self.gaps_, self.base_rates_ = (
+            {n: None if math.isnan(v) else v for n, v in zip(names, values.tolist(), strict=True)}
+            for values in (penalty.gaps, penalty.base_rates)
+        )
 
     def _finish(self, *args: Any, **kwargs: Any) -> None:
         self.prices_ = {}
         self.gaps_ = {}
+        self.base_rates_ = {}
         super()._finish(*args, **kwargs)
         self.sigma_effective_ = self.noise_multiplier_
         self.steps_ = self.n_steps_

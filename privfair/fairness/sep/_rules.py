@@ -117,7 +117,8 @@ class SESRule(Rule):
     Notes
     -----
     Applying is linear in the number of rows. *Privacy.* A rule with a constant threshold looks at
-    one record at a time. A quantile of the data is a release: under differential privacy take
+    one record at a time. A quantile of the data is the value of one row, which a saved rule shows,
+    and a release: under differential privacy take
     :class:`privfair.mechanisms.DPQuantile`, which is paid for, and give its number here.
 
     References

@@ -22,7 +22,7 @@ from privfair.fairness.metrics._inputs import DEFAULT_POS_LABEL, Groups, check_r
 from privfair.fairness.sep._effort import EffortRule, types_of
 from privfair.fairness.sep._rules import Bools, Rule
 
-__all__ = ["REFERENCES", "CellSums", "Sets", "read_decisions", "read_sets"]
+__all__ = ["REFERENCES", "CellSums", "Sets", "memberships", "read_decisions", "read_sets"]
 
 Floats = NDArray[np.float64]
 REFERENCES = ("conditional", "overall")
@@ -308,6 +308,23 @@ def _read_effort(
     if not effort.fitted:
         effort = effort.fit(effort_features, types, sample_weight=weight)
     return effort, effort.apply(effort_features, types)
+
+
+def memberships(
+    n_groups: int, effort: bool, reference: str, everyone: bool = False
+) -> tuple[Floats, Floats]:
+    """Return membership of every cell (group, low, effort) in reference and target sets.
+
+    Cells are numbered as :attr:`Sets.cells` does, of no declared group first; shapes (n_cells,)
+    and (n_cells, n_targets), as 0 and 1.
+    """
+    cell = np.arange((n_groups + 1) * 4)
+    group, low, shown = cell // 4 - 1, (cell // 2 % 2) == 1, (cell % 2) == 1
+    inside = np.ones(len(cell)) if not effort or reference == "overall" else shown.astype(float)
+    target = (group[:, None] == np.arange(n_groups)) & (low & shown)[:, None]
+    if everyone:
+        target = np.column_stack([target, low & shown])
+    return inside, target.astype(float)
 
 
 # --- sums -----------------------------------------------------------------------------------

@@ -1,0 +1,157 @@
+"""Training under socio-economic parity in batches: right on average, and the same in the limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from privfair.core.exceptions import InvalidParameterError, UtilityWarning
+from privfair.fairness import SEPClassifier
+from privfair.fairness.sep import _network
+from privfair.fairness.sep._auglag import _Lagrangian
+from privfair.fairness.sep._constraints import CellConstraints, Constraints
+from privfair.fairness.sep._minibatch import Batches
+from privfair.fairness.sep._network import Network
+from privfair.fairness.sep._sets import read_sets
+
+
+def problem(n=6000, seed=0):
+    rng = np.random.default_rng(seed)
+    low, s, effort = rng.random(n) < 0.4, rng.choice(["f", "m", "x"], n), rng.random(n) < 0.7
+    X = rng.normal(2.0, 3.0, size=(n, 4))
+    X[:, 0] -= 3.0 * low + (s == "f")
+    y = (X.sum(axis=1) / 3.0 + rng.logistic(size=n) > 2.0).astype(int)
+    return X, y, low, s, effort
+
+
+@pytest.mark.parametrize("reference", ["conditional", "overall"])
+@pytest.mark.parametrize("everyone", [False, True])
+def test_constraints_by_cell_are_those_by_row(reference, everyone) -> None:
+    _, y, low, s, effort = problem(500)
+    rng = np.random.default_rng(1)
+    w, h = rng.random(500), rng.random(500)
+    for shown in (None, effort):
+        sets = read_sets(s, low, effort=shown, reference=reference, everyone=everyone, rows=y,
+                         groups=["f", "m"])  # fmt: skip
+        floor = rng.random(2 + everyone)
+        more = {"tolerance": 0.03, "one_sided": False, "floor": floor}
+        by_row, by_cell = (
+            Constraints.build(sets, w, **more),
+            CellConstraints.build(sets, w, **more),
+        )
+        assert by_row.names == by_cell.names
+        np.testing.assert_allclose(by_cell.violation(h), by_row.violation(h), atol=1e-13)
+        prices = rng.random(len(by_row.bound))
+        every = np.arange(500)
+        np.testing.assert_allclose(
+            by_cell.slope(every, prices), by_row.gradient(prices), atol=1e-15
+        )
+
+
+@pytest.mark.parametrize(("hidden", "temperature"), [((), None), ((3,), 0.1)])
+def test_batches_are_right_on_average(hidden, temperature) -> None:
+    """Over the batches of one pass: gaps and gradient are those of all rows, to the last digit.
+
+    The ratio of two sums over a batch, which is what a batch alone would suggest, is not.
+    """
+    X, y, low, s, _ = problem(900)
+    rng = np.random.default_rng(2)
+    w = rng.random(900)
+    mass = w / w.sum()
+    sets = read_sets(s, low, rows=y)
+    more = {"tolerance": 0.0, "one_sided": True, "floor": np.full(3, 0.9)}
+    by_row, limits = Constraints.build(sets, w, **more), CellConstraints.build(sets, w, **more)
+    network = Network.of(X, hidden, w)
+    theta = 0.3 * rng.normal(size=network.n_parameters)
+    batches = Batches(network, X, y.astype(float), mass, 30, 0.01, 0.1, 10, rng)
+    prices, draw = rng.random(6), batches.draw()
+    made, gaps, seen = [], [], []
+    for _ in range(30):
+        rows = next(draw)
+        g, h = batches.gradient(theta, rows, limits, prices, temperature)
+        made.append(g)
+        gaps.append(limits.change(rows, h) - limits.bound)
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(900))
+    h = network.scores(theta, X)
+    if temperature is not None:
+        h = 1 / (1 + np.exp(-(h - 0.5) / temperature))
+    np.testing.assert_allclose(np.mean(gaps, axis=0), by_row.violation(h), atol=1e-12)
+    # With rho -> 0 the push of the Lagrangian is its multipliers.
+    whole = _Lagrangian(network, network.prepare(X), y.astype(float), mass, by_row, 0.01, prices,
+                        1e-13, temperature, 0.5)  # fmt: skip
+    np.testing.assert_allclose(np.mean(made, axis=0), whole(theta)[1], atol=1e-9)
+
+
+def test_batches_end_where_the_whole_does() -> None:
+    """The optimum, although both gaps nearly say the same, so that prices are hard to tell."""
+    X, y, low, s, effort = problem(12_000)
+    columns = {
+        "sensitive_features": np.where(s == "f", "f", "m"), "ses_features": low,
+        "effort_features": effort,
+    }  # fmt: skip
+    more = {"notion": "CSEP", "random_state": 0, "max_rounds": 40}
+    whole = SEPClassifier(tol=1e-6, max_iter=300, **more).fit(X, y, **columns)
+    parts = SEPClassifier(
+        solver="adam", batch_size=1000, max_iter=200, learning_rate=0.05, **more
+    ).fit(X, y, **columns)
+    assert parts.converged_ and parts.n_iter_ == (5 + parts.n_rounds_) * 200
+    one, two = (m.predict_proba(X)[:, 1] for m in (whole, parts))
+    assert np.abs(one - two).mean() < 0.004
+    assert parts.gaps_["soft_gap"].max() < 0.0112
+    np.testing.assert_allclose(parts.base_rates_, whole.base_rates_, atol=2e-3)
+    np.testing.assert_allclose(parts.multipliers_, whole.multipliers_, atol=0.25)
+
+
+@pytest.mark.parametrize("constrain", ["hard_surrogate", "post"])
+def test_batches_limit_decisions_too(constrain) -> None:
+    X, y, low, s, _ = problem()
+    columns = {"sensitive_features": s, "ses_features": low}
+    more = {"constrain": constrain, "random_state": 0}
+    plain = SEPClassifier(tolerance=1.0).fit(X, y, **columns)
+    model = SEPClassifier(
+        solver="adam", batch_size=1000, learning_rate=0.05, tol=5e-3, **more
+    ).fit(X, y, **columns)
+    assert plain.gaps_["hard_gap"].max() > 0.1 and model.gaps_["hard_gap"].max() < 0.02
+
+
+def test_one_batch_of_all_rows_is_the_whole() -> None:
+    X, y, low, s, _ = problem(800)
+    one, two = (
+        SEPClassifier(solver="adam", batch_size=size).fit(X, y, sensitive_features=s,
+                                                          ses_features=low)
+        for size in (None, 800)
+    )  # fmt: skip
+    np.testing.assert_array_equal(one.model_, two.model_)
+
+
+def test_no_more_than_a_part_is_standardised_at_a_time(monkeypatch, tmp_path) -> None:
+    """Training, predicting and the report; rows may lie on disk."""
+    X, y, low, s, _ = problem(4000)
+    disk = np.memmap(tmp_path / "rows", dtype=np.float64, mode="w+", shape=X.shape)
+    disk[:] = X
+    seen: list[int] = []
+    plain = Network.prepare
+    monkeypatch.setattr(_network, "_CHUNK", 300)
+    monkeypatch.setattr(
+        Network, "prepare", lambda self, rows: seen.append(len(rows)) or plain(self, rows)
+    )
+    options = {"solver": "adam", "batch_size": 400, "max_iter": 20, "tol": 0.5, "random_state": 0}
+    columns = {"sensitive_features": s, "ses_features": low}
+    there, here = (SEPClassifier(**options).fit(rows, y, **columns) for rows in (disk, X))
+    p = there.predict_proba(disk)
+    assert max(seen) == 400
+    monkeypatch.undo()
+    np.testing.assert_allclose(p, here.predict_proba(X), atol=1e-9)
+
+
+def test_what_batches_need() -> None:
+    X, y, low, s, _ = problem(800)
+    columns = {"sensitive_features": s, "ses_features": low}
+    for bad in ({}, {"method": "post", "solver": "adam"}):
+        with pytest.raises(InvalidParameterError, match="batch_size was given"):
+            SEPClassifier(batch_size=100, **bad).fit(X, y, **columns)
+    with pytest.raises(InvalidParameterError, match="batch_size"):
+        SEPClassifier(batch_size=0, solver="adam").fit(X, y, **columns)
+    with pytest.warns(UtilityWarning, match="leaves the smallest set"):
+        SEPClassifier(batch_size=50, solver="adam", tol=1.0, max_iter=5).fit(X, y, **columns)
