@@ -388,7 +388,7 @@ def test_a_rule_outside_its_bounds_is_mixed_until_it_is_inside():
         limit = {"global": point.informations["global"], "gap_local": point.gaps["local"]}[name]
         program.gap_bounds["local"] = 1.0 if name == "global" else limit / (1 + slack)
         asked = {"global": limit / (1 + slack)} if name == "global" else {}
-        mixed = program._inside(point.weights, asked)
+        mixed = program.inside(point.weights, asked)
         np.testing.assert_allclose(mixed.sum(axis=1), 1.0)
         x = mixed.ravel()
         assert all(program.informations[n].value(x) <= e * (1 + 1e-9) for n, e in asked.items())
@@ -397,7 +397,23 @@ def test_a_rule_outside_its_bounds_is_mixed_until_it_is_inside():
         program.gap_bounds["local"] = 1.0 if name == "global" else limit / 1.1
         far = {n: e / 1.1 for n, e in asked.items()}
         with pytest.raises(SolverError, match="exceeds"):
-            program._inside(point.weights, far)
+            program.inside(point.weights, far)
+
+
+@pytest.mark.parametrize("access", ["aware", "group_blind", "blind"])
+def test_bounds_next_to_zero_are_kept_and_proven(access: str) -> None:
+    for criterion in ("demographic_parity", "equalized_odds"):
+        program = RuleProgram(
+            table(1), access=access, bounds=[FairnessBound(criterion, gap_global=0.3)],
+            cost=1.0 - np.eye(2), client_weight=np.ones(3), positive=1)  # fmt: skip
+        at_zero = program.solve({"global": 0.0, "local": 0.0}).error
+        for eps in (1e-9, 1e-7, 4e-6):
+            for bounds in ({"global": eps}, {"local": eps}, {"global": eps, "local": eps}):
+                point = program.solve(bounds)
+                assert -1e-12 <= point.error - point.lower <= 1e-6
+                assert point.error <= at_zero + 1e-9
+                assert all(point.informations[n] <= e for n, e in bounds.items())
+                assert point.gaps["global"] <= 0.3 + 1e-7
 
 
 def test_prices_are_what_a_little_more_buys():

@@ -35,8 +35,44 @@ def test_two_hundred_answers_lie_between_the_bounds(seed: int) -> None:
         answer = aglfop(p, g, local)
         assert low <= answer.error + 1e-9
         assert answer.error_lower <= high + 1e-9
-        assert high - low <= surface.gap_between + 1e-12
+        assert high - low <= surface.gap + 1e-12
     assert surface.n_solved < 400  # not all 900
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_two_bounds_are_nowhere_further_apart_than_said(seed: int) -> None:
+    """Between grid points, next to zero, where the slope is infinite, and beyond the region."""
+    surface = certified_surface(OracleProgram(table(seed, (2, 2, 2 + seed % 2))), n=8, tol=2e-3)
+    assert surface.max_gap_on_grid <= surface.gap <= 2e-3
+    rng = np.random.default_rng(seed)
+    at = rng.random((60_000, 2)) ** rng.choice([0, 1, 2, 6, 12], (60_000, 2))
+    at[:50_000] *= surface.eps_global[-1], surface.eps_local[-1]
+    at[::9, 0], at[4::9, 1] = 0.0, 0.0
+    lower, upper = surface.bounds(at[:, 0], at[:, 1])
+    assert (upper - lower).max() <= surface.gap + 1e-12
+    assert (upper - lower).min() >= -1e-8
+    assert (upper - lower).max() > 0.5 * surface.gap  # it is what it says, and not much less
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 2, 3)])
+def test_next_to_zero_the_error_falls_no_faster_than_a_square_root(
+    shape: tuple[int, int, int],
+) -> None:
+    p = table(4, shape)
+    surface = certified_surface(OracleProgram(p), n=4, tol=5e-3)
+    grid = [0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-4]
+    tight = []
+    for g, local in [(e, None) for e in grid] + [(None, e) for e in grid] + [(e, e) for e in grid]:
+        far = np.where([g is None, local is None], 1.0, [g or 0.0, local or 0.0])
+        root = (surface.roots @ np.array([1.0, *-far, *-np.sqrt(far)])).max()
+        truth = aglfop(p, g, local).error
+        assert root <= truth + 1e-8
+        if 0.0 in (g, local):
+            assert root == pytest.approx(truth, abs=1e-6)
+            tight.append(truth)
+    assert min(tight) > 0.001
+    lower, _ = surface.bounds([0.0, 1e-15], [1.0, 1.0])
+    assert lower == pytest.approx([tight[0]] * 2, abs=3e-7)
 
 
 def test_the_grid_has_its_corners_and_falls() -> None:
@@ -55,7 +91,7 @@ def test_beyond_the_region_nothing_changes() -> None:
     g, local = surface.eps_global[10], surface.eps_local[10]
     _, high = surface.bounds([g, 0.9], [0.9, local])
     free = [aglfop(p, g, None).error, aglfop(p, None, local).error]
-    assert high == pytest.approx(free, abs=surface.gap_between + 1e-6)
+    assert high == pytest.approx(free, abs=surface.gap + 1e-6)
 
 
 def test_prices_of_the_surface_are_those_of_its_answers() -> None:
@@ -125,16 +161,34 @@ def test_bounds_off_the_scale_are_refused(bad: tuple[float, float]) -> None:
         surface.bounds(*bad)
 
 
-def test_a_tolerance_out_of_reach_is_an_error() -> None:
+def test_a_tolerance_out_of_reach_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_frontier, "MOST", 40)
     with pytest.raises(SolverError, match="proven to"):
-        certified_surface(OracleProgram(table(0)), n=4, tol=1e-14)
+        certified_surface(OracleProgram(table(0)), n=4, tol=1e-5)
+
+
+def test_a_point_without_an_answer_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the proof needs it."""
+    genuine, asked = OracleProgram.solve, []
+
+    def sometimes(self: OracleProgram, bounds: dict[str, float]) -> object:
+        asked.append(bounds)
+        if len(asked) in failing:
+            raise SolverError("no answer")
+        return genuine(self, bounds)
+
+    monkeypatch.setattr(OracleProgram, "solve", sometimes)
+    failing: set[int] = {24, 41}
+    surface = certified_surface(OracleProgram(table(0)), n=4, tol=5e-3)
+    assert surface.gap <= 5e-3 and len(asked) > 41
+    failing, asked = set(range(46, 10_000)), []
+    with pytest.raises(SolverError, match="proven to"):
+        certified_surface(OracleProgram(table(0)), n=4, tol=5e-3)
 
 
 def test_a_lower_bound_above_an_error_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = _frontier._Search.hull
-    monkeypatch.setattr(
-        _frontier._Search, "hull", lambda self: genuine(self) - np.array([0.01, 0, 0])
-    )
+    genuine = OracleProgram.lower_bound
+    monkeypatch.setattr(OracleProgram, "lower_bound", lambda *args: genuine(*args) + 1e-3)
     with pytest.raises(SolverError, match="above an attained error"):
         certified_surface(OracleProgram(table(0)), n=4, tol=0.05)
 

@@ -3,10 +3,13 @@
 The least error is a convex and nonincreasing function of the two bounds. From convexity:
 
 - above: it lies below the convex hull of the solved points (mixed decisions attain the hull);
-- below: every set of potentials and prices is a plane under the whole surface, see ``_cones``;
-  so is every answer at a bound of exactly zero, at any finite price one likes.
+- below: every set of potentials and prices is a plane under the whole surface, see
+  ``_information``; so is every answer at a bound of exactly zero, at any finite price one likes,
+  and all of its planes together lie above a bound shaped like a square root.
 
-Points of a grid are solved where the two are furthest apart until they are within ``tol``.
+The hull is convex and the highest plane is linear on each of the polygons where one plane is the
+highest; so the two are furthest apart at a corner of these polygons. Bounds are solved at such
+corners until they are nowhere further apart than ``tol``.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from privfair.core._format import json_safe
 from privfair.core.exceptions import InvalidParameterError, SolverError
-from privfair.fairness.aglfop._cones import Information
+from privfair.fairness.aglfop._information import Information
 from privfair.fairness.aglfop._program import LN2
 
 __all__ = ["AGLFOPSurface", "SurfaceProgram", "certified_surface"]
@@ -33,7 +36,9 @@ NAMES = ("global", "local")
 LADDER = tuple(4.0**-k for k in range(1, 15))
 REGION = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7)  # shares of the other disparity
 IRRELEVANT = 1e-9  # nats: a disparity that never gets larger needs no axis
-BATCH = 12  # points solved before the hull is drawn again
+BATCH = 10  # points solved before the hull is drawn again
+APART = 0.03  # least distance of points solved at once, on axes scaled by square roots
+MOST = 4000  # points of a surface
 
 
 class _Point(Protocol):
@@ -78,15 +83,20 @@ class AGLFOPSurface:
     lower, upper : ndarray of shape (n, n)
         Proven bounds of the least error on the grid, axes (global, local). ``upper`` is attained.
     gap : float
-        Largest distance of the two on the grid.
-    gap_between : float
-        A proven limit of their distance anywhere in the region, between grid points too.
+        A proven limit of the distance of :meth:`bounds` anywhere, at all bounds from zero to none.
+    max_gap_on_grid : float
+        Their largest distance on the grid.
     points : ndarray of shape (n_points, 3)
         Solved points: bounds in bits, error.
     planes : ndarray of shape (n_planes, 3)
         Planes below the surface: error >= a - b * eps_global - c * eps_local, bits.
+    roots : ndarray of shape (n_roots, 5)
+        Bounds below the surface, from answers at zero: error >= a - b * eps_global
+        - c * eps_local - d * sqrt(eps_global) - e * sqrt(eps_local), bits.
     facets : ndarray of shape (n_facets, 3)
-        Planes of the hull above the surface, in the same form.
+        Planes of the hull above the surface, in the form of ``planes``.
+    ceilings : tuple of two floats
+        Bounds (global, local) in bits that no decision exceeds: as good as none.
     """
 
     eps_global: Array
@@ -94,10 +104,12 @@ class AGLFOPSurface:
     lower: Array = field(repr=False)
     upper: Array = field(repr=False)
     gap: float
-    gap_between: float
+    max_gap_on_grid: float
     points: Array = field(repr=False)
     planes: Array = field(repr=False)
+    roots: Array = field(repr=False)
     facets: Array = field(repr=False)
+    ceilings: tuple[float, float]
 
     @property
     def n_solved(self) -> int:
@@ -110,8 +122,7 @@ class AGLFOPSurface:
         Parameters
         ----------
         eps_global, eps_local : array-like
-            In bits, >= 0, of one shape. Beyond the region, which optima at several bounds
-            marked out, the upper bound is that at its edge.
+            In bits, >= 0, of one shape.
 
         Returns
         -------
@@ -124,8 +135,8 @@ class AGLFOPSurface:
             raise InvalidParameterError("bounds must be finite numbers; use the region's end.")
         if (g < 0).any() or (local < 0).any():
             raise InvalidParameterError("bounds must be non-negative.")
-        inside = np.minimum(g, self.eps_global[-1]), np.minimum(local, self.eps_local[-1])
-        return _highest(self.planes, g, local), _highest(self.facets, *inside)
+        inside = [np.minimum(x, end) for x, end in zip((g, local), self.ceilings, strict=True)]
+        return _below(self.planes, self.roots, g, local), _highest(self.facets, *inside)
 
     def prices(self, eps_global: ArrayLike, eps_local: ArrayLike) -> tuple[Array, Array]:
         """Return prices (accuracy per bit) of the highest plane at each of the bounds."""
@@ -137,9 +148,10 @@ class AGLFOPSurface:
 
     def to_dict(self) -> dict[str, Any]:
         """Return grid, bounds, solved points and planes as JSON data; bits."""
-        names = ("eps_global", "eps_local", "lower", "upper", "points", "planes")
+        names = ("eps_global", "eps_local", "lower", "upper", "points", "planes", "roots")
         out = {name: getattr(self, name).tolist() for name in names}
-        return json_safe(out | {"gap": self.gap, "gap_between": self.gap_between, "unit": "bits"})
+        gaps = {"gap": self.gap, "max_gap_on_grid": self.max_gap_on_grid}
+        return json_safe(out | gaps | {"unit": "bits"})
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the accuracy over the two bounds; see :func:`plot_surface`."""
@@ -156,24 +168,39 @@ def _highest(planes: Array, g: Array, local: Array) -> Array:
     return np.asarray(np.maximum(_heights(planes, g, local).max(axis=-1), 0.0))
 
 
+def _below(planes: Array, roots: Array, g: Array, local: Array) -> Array:
+    """Return the highest of planes and of bounds shaped like square roots."""
+    lower = _highest(planes, g, local)
+    for a, b, c, d, e in roots:
+        lower = np.maximum(lower, a - b * g - c * local - d * np.sqrt(g) - e * np.sqrt(local))
+    return lower
+
+
 class _Search:
     """Solved points, planes below and hull above; bounds in nats."""
 
     def __init__(self, program: SurfaceProgram) -> None:
         self.program = program
         self.errors: dict[tuple[float, float], float] = {}
-        self.lowers: dict[tuple[float, float], float] = {}
         self.planes: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)]
+        self.roots: list[tuple[float, float, float, float, float]] = []
         self.top = self._region()
+        # Where a bound is none: no information can be larger.
+        self.far = tuple(
+            max(program.informations[name].ceiling, top) if top > 0.0 else 0.0
+            for name, top in zip(NAMES, self.top, strict=True)
+        )
+        self.size = np.array([far if far > 0.0 else 1.0 for far in self.far])
 
     def _region(self) -> tuple[float, float]:
         """Return the bounds beyond which a bound has no effect, as far as optima tell.
 
         A decision that keeps the local bound can have more global disparity than the labels
         (clients whose disparities cancel), and most of it at a bound between zero and none; so
-        optima at several bounds are asked. Outside the region ``bounds`` still encloses.
+        optima at several bounds are asked. The grid ends there, the proof does not.
         """
         free = self.program.solve({})
+        self.planes.append((float(free.lower), 0.0, 0.0))  # no bound lowers the error below it
         tops = []
         for name, other in (NAMES, NAMES[::-1]):
             at = [free, *(self.program.solve({other: step * free.informations[other]})
@@ -182,18 +209,15 @@ class _Search:
             tops.append(top if top > IRRELEVANT else 0.0)
         return tops[0], tops[1]
 
-    def error(self, at: tuple[float, float]) -> float:
-        """Solve at a pair of bounds, once, and keep its planes."""
-        if at not in self.errors:
-            bounds = {
-                name: eps for name, eps, top in zip(NAMES, at, self.top, strict=True) if top > 0.0
-            }
-            point = self.program.solve(bounds)
-            self.errors[at], self.lowers[at] = float(point.error), float(point.lower)
-            self._add_planes(point, bounds)
-        return self.errors[at]
-
-    def _add_planes(self, point: _Point, bounds: dict[str, float]) -> None:
+    def solve(self, at: tuple[float, float]) -> None:
+        """Solve at a pair of bounds and keep its planes."""
+        bounds = {
+            name: eps
+            for name, eps, far in zip(NAMES, at, self.far, strict=True)
+            if far > 0.0 and eps < far
+        }
+        point = self.program.solve(bounds)
+        self.errors[at] = float(point.error)
         if not point.potentials:
             return
         infinite = [name for name, price in point.prices.items() if np.isinf(price)]
@@ -211,14 +235,19 @@ class _Search:
                 potentials[name] = information.potential(potentials[name], prices[name])
             height = self.program.lower_bound(potentials, prices, dict.fromkeys(prices, 0.0))
             self.planes.append((height, prices.get(NAMES[0], 0.0), prices.get(NAMES[1], 0.0)))
+        if infinite:
+            height = self.program.lower_bound(point.potentials, known, dict.fromkeys(known, 0.0))
+            slope = dict.fromkeys(NAMES, 0.0)
+            for name in infinite:
+                slope[name] = self.program.informations[name].root_price(point.potentials[name])
+            self.roots.append((height, *(known.get(n, 0.0) for n in NAMES), *slope.values()))
 
     def hull(self) -> Array:
         """Return the facets above the surface, as planes."""
         from scipy.spatial import ConvexHull
 
-        size = np.array([top if top > 0 else 1.0 for top in self.top])
         points = np.array([(g, y, error) for (g, y), error in self.errors.items()])
-        points[:, :2] /= size
+        points[:, :2] /= self.size
         corner = points.copy()
         for axis in (0, 1):
             # The error does not rise with a bound: each point counts at the far end too.
@@ -232,12 +261,30 @@ class _Search:
         apex = np.array([[0.5, 0.5, 2.0]])  # makes the hull solid whatever the points
         a, b, c, d = ConvexHull(np.concatenate([points, apex])).equations.T
         low = c < -1e-9
-        slopes = np.stack([a[low], b[low]]) / c[low] * scale / size[:, None]
+        slopes = np.stack([a[low], b[low]]) / c[low] * scale / self.size[:, None]
         return np.stack([-d[low] / c[low] * scale, *slopes], axis=1)
+
+    def corners(self) -> Array:
+        """Return the corners (bounds and height) of the highest plane, over all bounds."""
+        from scipy.spatial import HalfspaceIntersection
+
+        a, b, c = np.unique(np.asarray(self.planes), axis=0).T
+        scale = max(float(max(self.errors.values())), 1e-12)
+        one = np.ones_like(a)
+        # height >= a - b x - c y, in a box
+        above = np.stack([-b * self.size[0] / scale, -c * self.size[1] / scale, -one, a / scale])
+        box = np.array([[-1, 0, 0, 0], [1, 0, 0, -1], [0, -1, 0, 0], [0, 1, 0, -1], [0, 0, 1, -3]])
+        half = np.concatenate([above.T, box.astype(float)])
+        half /= np.linalg.norm(half[:, :3], axis=1, keepdims=True)
+        found = HalfspaceIntersection(half, np.array([0.5, 0.5, 2.0])).intersections
+        found = found[np.isfinite(found).all(axis=1)]
+        found = found[found[:, 2] < 2.9]
+        found[:, :2] = np.clip(found[:, :2], 0.0, 1.0)
+        return np.asarray(found * (*self.size, scale))
 
 
 def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3) -> AGLFOPSurface:
-    """Enclose the least error over all pairs of bounds that matter.
+    """Enclose the least error over all pairs of bounds.
 
     Parameters
     ----------
@@ -246,7 +293,7 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
         Points of the grid along each axis, at ``(i / (n - 1))**2`` of the region: the surface
         falls like a square root at zero.
     tol : float, default=1e-3
-        Largest distance of lower and upper bound on the grid, in accuracy.
+        Largest distance of lower and upper bound anywhere, in accuracy.
 
     Returns
     -------
@@ -258,63 +305,59 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
         A point cannot be solved to ``tol``.
     """
     search = _Search(program)
-    axes = [top * np.linspace(0.0, 1.0, n) ** 2 if top > 0 else np.zeros(1) for top in search.top]
-    rough = [np.unique(np.linspace(0, axis.size - 1, 5).round().astype(int)) for axis in axes]
-    chosen = [(int(i), int(j)) for i in rough[0] for j in rough[1]]
-    solved: set[tuple[int, int]] = set()
-    at = np.meshgrid(*axes, indexing="ij")
+    rough = [np.array([0.0, 1 / 16, 1 / 4, 9 / 16, 1.0]) * top if top > 0.0 else np.zeros(1)
+             for top in search.top]  # fmt: skip
+    chosen = [(float(g), float(y)) for g in rough[0] for y in rough[1]]
+    failed: set[tuple[float, float]] = set()
     while chosen:
-        for i, j in chosen:
-            search.error((float(axes[0][i]), float(axes[1][j])))
-        solved |= set(chosen)
+        for at in chosen:
+            try:
+                search.solve(at)
+            except SolverError:  # its neighbours may do
+                failed.add(at)
         facets = search.hull()
+        corners = search.corners()
+        g, local = corners[:, 0], corners[:, 1]
         planes = np.asarray(search.planes)
-        lower, upper = _highest(planes, *at), _highest(facets, *at)
-        for i, j in solved:  # an answer at zero is proven by itself; planes only come near
-            lower[i, j] = max(lower[i, j], search.lowers[float(axes[0][i]), float(axes[1][j])])
-        for axis in (0, 1):  # at a smaller bound the error is at least as large
-            lower = np.flip(np.maximum.accumulate(np.flip(lower, axis), axis), axis)
-        gap = upper - lower
-        chosen = _apart(gap, tol)
-        if solved & set(chosen):
+        lower = np.minimum(_highest(planes, g, local), corners[:, 2])
+        gap = _highest(facets, g, local) - lower
+        chosen = _apart(search, corners, gap, tol)
+        if len(search.errors) > MOST or any(at in search.errors or at in failed for at in chosen):
             raise SolverError(
                 f"the surface is proven to {gap.max():.1e} only, not to tol={tol:g}; ask for a "
                 "larger tol."
             )
-    if not gap.min() >= -1e-7:
+    axes = [top * np.linspace(0.0, 1.0, n) ** 2 if top > 0 else np.zeros(1) for top in search.top]
+    grid = np.meshgrid(*axes, indexing="ij")
+    roots = np.asarray(search.roots).reshape(-1, 5)
+    lower, upper = _below(planes, roots, *grid), _highest(facets, *grid)
+    solved = np.array([(x, y, error) for (x, y), error in search.errors.items()])
+    if (_below(planes, roots, solved[:, 0], solved[:, 1]) - solved[:, 2]).max() > 1e-7:
         raise SolverError("a proven lower bound lies above an attained error.")
-    points = np.array([(g, y, error) for (g, y), error in search.errors.items()])
     to_bits, per_bit = np.array([1 / LN2, 1 / LN2, 1.0]), np.array([1.0, LN2, LN2])
     return AGLFOPSurface(
         eps_global=axes[0] / LN2, eps_local=axes[1] / LN2, lower=lower, upper=upper,
-        gap=float(gap.max()), gap_between=_between(axes, upper, planes),
-        points=points * to_bits, planes=planes * per_bit, facets=facets * per_bit,
+        gap=float(gap.max()), max_gap_on_grid=float((upper - lower).max()),
+        points=solved * to_bits, planes=planes * per_bit,
+        roots=roots * np.array([1.0, LN2, LN2, LN2**0.5, LN2**0.5]), facets=facets * per_bit,
+        ceilings=(search.far[0] / LN2, search.far[1] / LN2),
     )  # fmt: skip
 
 
-def _apart(gap: Array, tol: float) -> list[tuple[int, int]]:
-    """Return the worst grid points that are not next to each other."""
+def _apart(search: _Search, corners: Array, gap: Array, tol: float) -> list[tuple[float, float]]:
+    """Return the worst corners that are not next to each other."""
+    ends = np.where(np.array(search.top) > 0.0, search.top, 1.0)
+    place = np.sqrt(np.minimum(corners[:, :2] / ends, 1.5))
     left = gap.copy()
-    chosen: list[tuple[int, int]] = []
+    chosen: list[tuple[float, float]] = []
     while len(chosen) < BATCH:
-        i, j = (int(k) for k in np.unravel_index(left.argmax(), left.shape))
-        if not left[i, j] > tol:
+        i = int(left.argmax())
+        if not left[i] > tol:
             break
-        chosen.append((i, j))
-        left[max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3] = -np.inf
+        g, local = (
+            float(x) if far > 0.0 else 0.0
+            for x, far in zip(corners[i, :2], search.far, strict=True)
+        )
+        chosen.append((g, local))
+        left[(np.abs(place - place[i]) < APART).all(axis=1)] = -np.inf
     return chosen
-
-
-def _between(axes: list[Array], upper: Array, planes: Array) -> float:
-    """Return a proven limit of the distance inside the cells of the grid.
-
-    Over a cell the hull lies below the mixture of its corners, and one plane is below the
-    surface throughout: their distance is largest at a corner.
-    """
-    g, local = np.meshgrid(*axes, indexing="ij")
-    over = upper[..., None] - _heights(planes, g, local)
-    for axis, size in enumerate(upper.shape):
-        if size > 1:
-            low, high = np.delete(over, -1, axis), np.delete(over, 0, axis)
-            over = np.maximum(low, high)
-    return float(over.min(axis=-1).max())

@@ -69,8 +69,8 @@ class AGLFOPResult:
         Both bounds bind and pull the same way (identical clients, say), so that only a
         combination of the two prices is determined.
     status : str
-        "solved" (proven gap at most 1e-6), "reduced_accuracy" (proven gap at most 5e-3: for
-        bounds above 0 and below about 1e-5 bits), "labels_feasible" (the labels themselves keep
+        "solved" (proven gap at most 1e-6), "reduced_accuracy" (proven gap at most 5e-3; rare),
+        "labels_feasible" (the labels themselves keep
         the bounds; nothing was solved) or "one_group".
     n_iter : int
         Iterations of the solver.

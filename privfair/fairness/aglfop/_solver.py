@@ -4,7 +4,8 @@ The bounds stand in single entries of the right-hand side, which Clarabel replac
 factorisation's structure, scaling and memory are kept. The seam for other programs:
 
 >>> import numpy as np
->>> from privfair.fairness.aglfop._cones import Builder, Information, pooled_map
+>>> from privfair.fairness.aglfop._cones import Builder
+>>> from privfair.fairness.aglfop._information import Information, pooled_map
 >>> from privfair.fairness.aglfop._solver import BudgetProgram
 
 Two groups of equal size, x(z, k) their decisions, a cost for every decision against the label:
@@ -78,6 +79,8 @@ class Solution:
     status : {"solved", "almost_solved"}
     n_iter : int
     informations : tuple of ConeRows
+    n_equalities : int
+        Rows that are equalities; they come first.
     steps : int
         Which of the solver's step rules it took.
     """
@@ -89,6 +92,7 @@ class Solution:
     status: str
     n_iter: int
     informations: tuple[ConeRows, ...]
+    n_equalities: int
     steps: int = 0
 
     def price(self, name: str) -> float:
@@ -183,6 +187,7 @@ class BudgetProgram:
             status=_GOOD[str(found.status)],
             n_iter=int(found.iterations),
             informations=self.assembled.informations,
+            n_equalities=self.assembled.n_equalities,
             steps=steps,
         )
 
@@ -214,6 +219,7 @@ class BudgetProgram:
             cones.append(clarabel.ZeroConeT(a.n_equalities))
         if a.n_inequalities:
             cones.append(clarabel.NonnegativeConeT(a.n_inequalities))
+        cones += [clarabel.SecondOrderConeT(3)] * a.n_quadratic
         cones += [clarabel.ExponentialConeT()] * a.n_cones
         quadratic, matrix = sparse.csc_matrix((n, n)), sparse.csc_matrix(a.matrix)
         return clarabel.DefaultSolver(quadratic, a.cost, matrix, self._b, cones, settings)
