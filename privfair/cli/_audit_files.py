@@ -67,7 +67,9 @@ def _format(source: str, data: bytes, given: str | None) -> str:
     return _FORMATS.get(Path(source).suffix.lower(), "csv") if source != "-" else "csv"
 
 
-def read_predictions(source: str, kind: str | None = None) -> pd.DataFrame:
+def read_predictions(
+    source: str, kind: str | None = None, *, private: bool = False
+) -> pd.DataFrame:
     """Read a table from a file, or from standard input for ``-``.
 
     Parameters
@@ -75,10 +77,12 @@ def read_predictions(source: str, kind: str | None = None) -> pd.DataFrame:
     source : str
     kind : {"csv", "tsv", "parquet", "arrow"} or None
         None goes by the first bytes and the ending.
+    private : bool
+        Whether errors leave out sizes and places in the file.
     """
     data = _bytes(source)
     chosen = _format(source, data, kind)
-    frame = _csv(data, chosen) if chosen in {"csv", "tsv"} else _binary(data, chosen)
+    frame = _csv(data, chosen, private) if chosen in {"csv", "tsv"} else _binary(data, chosen)
     if frame.columns.duplicated().any():
         raise DataError("the table has two columns of the same name; rename one of them.")
     if len(frame) == 0:
@@ -86,7 +90,7 @@ def read_predictions(source: str, kind: str | None = None) -> pd.DataFrame:
     return frame
 
 
-def _csv(data: bytes, kind: str) -> pd.DataFrame:
+def _csv(data: bytes, kind: str, private: bool) -> pd.DataFrame:
     import pandas as pd
 
     separator = "\t" if kind == "tsv" else ","
@@ -103,10 +107,11 @@ def _csv(data: bytes, kind: str) -> pd.DataFrame:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        at = "" if private else f" (byte {error.start})"
         raise DataError(
-            f"the table is not UTF-8 (byte {error.start}). Convert it, for instance with iconv."
+            f"the table is not UTF-8{at}. Convert it, for instance with iconv."
         ) from None
-    rows = _check_cells(text, separator)
+    rows = _check_cells(text, separator, private)
     try:
         # Only an empty cell is missing: "NA" may be a group's name. No column is an index.
         frame = pd.read_csv(
@@ -115,17 +120,18 @@ def _csv(data: bytes, kind: str) -> pd.DataFrame:
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         line = str(error).split("Error tokenizing data. C error: ")[-1].split(", saw")[0]
-        where = f" ({line})" if line.startswith("Expected") else ""
+        where = f" ({line})" if line.startswith("Expected") and not private else ""
         raise DataError(f"the table is not well-formed CSV{where}.") from None
     if len(frame) != rows:
+        either = "two numbers of" if private else f"{rows:,} or as {len(frame):,}"
         raise DataError(
-            f"the table is not well-formed CSV: it reads as {rows:,} or as {len(frame):,} rows, "
-            "depending on how its quotation marks are taken. Quote every cell or none."
+            f"the table is not well-formed CSV: it reads as {either} rows, depending on "
+            "how its quotation marks are taken. Quote every cell or none."
         )
     return frame
 
 
-def _check_cells(text: str, separator: str) -> int:
+def _check_cells(text: str, separator: str, private: bool) -> int:
     """Return the number of rows below the header; raise if one has other cells than it.
 
     A parser that fills short rows up, or takes the first column of long ones for an index,
@@ -144,13 +150,16 @@ def _check_cells(text: str, separator: str) -> int:
                 continue
             rows += 1
             if len(cells) != width:
+                where = "a line" if private else f"line {line}"
+                many = "other" if private else f"{len(cells)}"
                 raise DataError(
-                    f"line {line} of the table has {len(cells)} cells and the header has {width}: "
+                    f"{where} of the table has {many} cells and the header has {width}: "
                     "the table is not well-formed CSV. Every row needs one cell per column; quote "
                     "cells that hold the separator, and write an empty cell for a missing value."
                 )
     except csv.Error:
-        raise DataError(f"the table is not well-formed CSV (line {last + 1}).") from None
+        where = "" if private else f" (line {last + 1})"
+        raise DataError(f"the table is not well-formed CSV{where}.") from None
     return rows
 
 

@@ -89,7 +89,8 @@ def run(html: Path | None, json_file: Path | None, fail_on: tuple[str, ...], ful
     cuts = dict(read_cut(text) for text in given["bins"])
     groups = dict(read_public(text) for text in given["groups"])
     _check_run(given)
-    frame = read_predictions(given["predictions"], given["kind"])
+    private = given["dp_report"] is not None
+    frame = read_predictions(given["predictions"], given["kind"], private=private)
     label, sensitive = given["label"], list(dict.fromkeys(given["sensitive"]))
     wanted = [*given["prediction"], *given["score"], *sensitive, *cuts]
     wanted += [name for name in (label, given["client"]) if name]
@@ -249,7 +250,9 @@ def _given_models(frame: Any, given: dict[str, Any]) -> tuple[dict[str, Any], An
         return models, None if labels is None else labels.to_numpy()
     if labels is not None:
         values = as_vector(labels, name=given["label"])
-        positive = positive_class(values, given["pos_label"], given["label"])
+        positive = positive_class(
+            values, given["pos_label"], given["label"], private=given["dp_report"] is not None
+        )
         labels = (values == positive).astype(int)
     models = {
         score: Predictions(

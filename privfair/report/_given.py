@@ -49,11 +49,12 @@ def read_context(
     if n == 0:
         raise DataError("there are no rows to audit; the table is empty.")
     check_private(config, sensitive_features)
-    read = read_groups if config.dp_report is None else read_public_groups
+    private = config.dp_report is not None
+    read = read_public_groups if private else read_groups
     groups, levels = read(sensitive_features, config)
     clients: Any = None
     socio: Any = None
-    if config.dp_report is None:
+    if not private:
         clients = read_clients(client, config)
         socio = read_socio(*status, X, sensitive_features, n)
     else:
@@ -64,14 +65,14 @@ def read_context(
     positive: Any = 1 if config.pos_label is None else config.pos_label
     labels = None
     if raw is not None:
-        positive = positive_class(raw, config.pos_label, "y")
-        labels = binary_labels(raw, positive, "y")
+        positive = positive_class(raw, config.pos_label, "y", private=private)
+        labels = binary_labels(raw, positive, "y", private)
     dataset = config.dataset or DatasetInfo()
     if config.rows is not None:
         dataset = replace(dataset, rows=config.rows)
     if not dataset.positive:
         dataset = replace(dataset, positive=clean_label(positive))
-    models, chosen = read_models(subject, reference, X, raw, positive, n, given)
+    models, chosen = read_models(subject, reference, X, raw, positive, n, given, private)
     attacks, sweep, collection = studies
     check_collection(collection)
     attacked = read_attacks(attacks, models, config)
@@ -98,7 +99,7 @@ def read_context(
         clients=clients,
         socio=socio,
     )
-    if config.dp_report is not None:
+    if private:
         ctx.release = release(ctx, voids)
     else:
         ctx.release = _enter(ledger, dataset, config, voids)

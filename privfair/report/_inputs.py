@@ -85,11 +85,13 @@ def slugs(names: Iterable[str], prefix: str) -> dict[str, str]:
 
 
 # -- labels and decisions -------------------------------------------------------------------
-def _classes(values: NDArray[Any], name: str) -> list[Any]:
-    if missing_mask(values).any():
+def _classes(values: NDArray[Any], name: str, private: bool) -> list[Any]:
+    gone = missing_mask(values)
+    if gone.any():
+        many = "missing values" if private else f"{int(gone.sum())} missing values"
         raise LabelError(
-            f"{name} has {int(missing_mask(values).sum())} missing values. A missing label is "
-            "neither positive nor negative; drop these rows, or give them a class."
+            f"{name} has {many}. A missing label is neither positive nor negative; drop these "
+            "rows, or give them a class."
         )
     if values.dtype.kind == "O":
         return sorted(set(values.tolist()), key=lambda v: (type(v).__name__, str(v)))
@@ -102,7 +104,9 @@ def _listed(classes: Sequence[Any]) -> str:
     return ", ".join(repr(clean_text(c) if isinstance(c, str) else c) for c in classes)
 
 
-def positive_class(values: NDArray[Any], pos_label: Any, name: str) -> Any:
+def positive_class(
+    values: NDArray[Any], pos_label: Any, name: str, *, private: bool = False
+) -> Any:
     """Return the positive class, or say why it cannot be told.
 
     Parameters
@@ -113,6 +117,8 @@ def positive_class(values: NDArray[Any], pos_label: Any, name: str) -> Any:
         The class that was named, or None.
     name : str
         What the values are called in error messages.
+    private : bool
+        Whether errors tell nothing about the values: for reports under differential privacy.
 
     Returns
     -------
@@ -130,17 +136,23 @@ def positive_class(values: NDArray[Any], pos_label: Any, name: str) -> Any:
     >>> positive_class(np.array([0, 1, 1]), None, "y")
     1
     """
-    classes = _classes(values, name)
+    classes = _classes(values, name, private)
     if pos_label is not None:
         for candidate in (pos_label, _as_number(pos_label)):
             if candidate in classes:
                 return candidate
+        holds = "" if private else f", which holds {_listed(classes)}"
         raise LabelError(
-            f"pos_label={pos_label!r} does not occur in {name}, which holds {_listed(classes)}. "
-            "Every rate would be 0; check the spelling and the type."
+            f"pos_label={pos_label!r} does not occur in {name}{holds}. Every rate would be 0; "
+            "check the spelling and the type."
         )
     if len(classes) == 1 and classes[0] in (0, 1):
         return 1
+    if private and not (set(classes) <= {0, 1} or set(classes) <= {-1, 1}):
+        raise LabelError(
+            f"{name} holds other values than 0 and 1. Which ones is private; pass pos_label (on "
+            "the command line --pos-label), the class to be audited against all others."
+        )
     if len(classes) == 1:
         raise LabelError(
             f"{name} holds one class only, {_listed(classes)}: no error rate can be computed. "
@@ -170,20 +182,23 @@ def _as_number(value: Any) -> Any:
     return value
 
 
-def binary_labels(values: Any, positive: Any, name: str) -> Bools:
+def binary_labels(values: Any, positive: Any, name: str, private: bool) -> Bools:
     """Return which entries are of the positive class."""
     vector = as_vector(values, name=name)
-    _classes(vector, name)
+    _classes(vector, name, private)
     return np.asarray(vector == positive, dtype=bool)
 
 
-def _check_decisions(decisions: NDArray[Any], labels: NDArray[Any], name: str) -> None:
-    known, seen = set(_classes(labels, "y")), set(_classes(decisions, name))
+def _check_decisions(
+    decisions: NDArray[Any], labels: NDArray[Any], name: str, private: bool
+) -> None:
+    known, seen = set(_classes(labels, "y", private)), set(_classes(decisions, name, private))
     texts = {isinstance(c, str) for c in known | seen}
     if len(texts) > 1:
+        both = "" if private else f" ({_listed(list(known))} and {_listed(list(seen))})"
         raise LabelError(
-            f"the labels and the decisions of {name} mix text and numbers ({_listed(list(known))} "
-            f"and {_listed(list(seen))}), so that none would match. Convert them to one type."
+            f"the labels and the decisions of {name} mix text and numbers{both}, so that none "
+            "would match. Convert them to one type."
         )
     if decisions.dtype.kind == "f" and not np.equal(decisions, np.floor(decisions)).all():
         raise LabelError(
@@ -192,9 +207,11 @@ def _check_decisions(decisions: NDArray[Any], labels: NDArray[Any], name: str) -
         )
     strange = seen - known
     if strange and not (known | seen) <= {0, 1}:
+        held = "classes" if private else _listed(sorted(strange, key=str))
+        others = "" if private else f" ({_listed(sorted(known, key=str))})"
         raise LabelError(
-            f"the decisions of {name} hold {_listed(sorted(strange, key=str))}, which the labels "
-            f"do not ({_listed(sorted(known, key=str))}). Use one set of classes for both."
+            f"the decisions of {name} hold {held}, which the labels do not{others}. Use one set "
+            "of classes for both."
         )
 
 
@@ -256,6 +273,7 @@ def _one_model(
     positive: Any,
     n: int,
     aligned: Mapping[str, Any],
+    private: bool,
 ) -> AuditedModel:
     if hasattr(given, "predict"):
         if X is None:
@@ -289,7 +307,7 @@ def _one_model(
             for other, rows in aligned.items():
                 check_aligned(**{other: rows, f"the {what} of {name}": column})
     if labels is not None:
-        _check_decisions(decisions, labels, name)
+        _check_decisions(decisions, labels, name, private)
     if scores is not None:
         _probabilities(scores, name, probability)
     return AuditedModel(
@@ -312,6 +330,7 @@ def read_models(
     positive: Any,
     n: int,
     aligned: Mapping[str, Any],
+    private: bool,
 ) -> tuple[list[AuditedModel], str]:
     """Return the audited models, subject first, and the identifier of the reference."""
     given: dict[str, Any]
@@ -336,7 +355,7 @@ def read_models(
         given[chosen] = reference
     ids = slugs(given, "model_")
     models = [
-        _one_model(ids[name], name, item, X, labels, positive, n, aligned)
+        _one_model(ids[name], name, item, X, labels, positive, n, aligned, private)
         for name, item in given.items()
     ]
     return models, ids[chosen]

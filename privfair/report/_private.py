@@ -196,6 +196,4 @@ def seal(ctx: AuditContext) -> None:
     ctx.labels = None if ctx.labels is None else closed
     ctx.groups = dict.fromkeys(ctx.groups, closed)
     ctx.features = None
-    ctx.clients = None if ctx.clients is None else closed
-    ctx.socio = None if ctx.socio is None else closed
     ctx._crossings = {k: replace(c, codes=closed) for k, c in ctx._crossings.items()}

@@ -68,6 +68,8 @@ class ClassifierParts(BasePrivateEstimator):
             raise LabelError("y contains NaN or missing labels. Drop those rows before fitting.")
         if y.dtype.kind == "f" and np.isinf(y).any():
             raise LabelError("y contains infinity (inf), which is no label.")
+        if y.dtype.kind == "c":  # what scikit-learn says of complex numbers lists them
+            raise LabelError("y contains complex numbers, which are no labels.")
         check_classification_targets(y)
         notes: tuple[str, ...] = ()
         known = self.__dict__.get("_label_set", self.classes)

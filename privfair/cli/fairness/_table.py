@@ -122,17 +122,18 @@ def read_rows(given: dict[str, Any], more: tuple[str, ...] = ()) -> Rows:
     prediction, score, threshold = given["prediction"], given.get("score"), given.get("threshold")
     label, client = given.get("label"), given.get("client")
     _check(given, prediction, score, threshold, label, client, more)
-    frame = read_predictions(given["predictions"], given["kind"])
+    private = given.get("epsilon") is not None
+    frame = read_predictions(given["predictions"], given["kind"], private=private)
     sensitive = list(dict.fromkeys(given["sensitive"]))
     wanted = [prediction, score, label, client, *sensitive, *cuts, *more]
     require_columns(frame, [name for name in wanted if name is not None])
     name = "standard input" if given["predictions"] == "-" else Path(given["predictions"]).name
     scores = None if score is None else _numbers(frame[score], score)
     positive = given["pos_label"]
-    labels = None if label is None else _binary(frame[label], positive, label)
+    labels = None if label is None else _binary(frame[label], positive, label, private)
     if prediction is not None:
-        decisions = _binary(frame[prediction], positive, prediction, like=frame[label]
-                            if label else None)  # fmt: skip
+        decisions = _binary(frame[prediction], positive, prediction, private,
+                            like=frame[label] if label else None)  # fmt: skip
     elif threshold is not None and scores is not None:
         decisions = (scores >= threshold).astype(int)
     else:
@@ -173,14 +174,15 @@ def _check(
         )
 
 
-def _binary(column: Any, positive: Any, name: str, like: Any = None) -> Any:
+def _binary(column: Any, positive: Any, name: str, private: bool, like: Any = None) -> Any:
     """Return 1 where a column is of the positive class, by the rules of an audit."""
     from privfair.core.frames import as_vector
     from privfair.report import positive_class
 
     values = as_vector(column, name=name)
     home = values if like is None else as_vector(like, name="label")
-    chosen = positive_class(home, positive, name if like is None else "the label")
+    said = name if like is None else "the label"
+    chosen = positive_class(home, positive, said, private=private)
     return (values == chosen).astype(int)
 
 

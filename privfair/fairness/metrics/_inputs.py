@@ -78,7 +78,7 @@ def _show(values: Sequence[Any]) -> str:
 
 
 def binary(
-    arrays: Mapping[str, Any], pos_label: Any
+    arrays: Mapping[str, Any], pos_label: Any, *, private: bool = False
 ) -> tuple[dict[str, NDArray[np.bool_]] | None, dict[str, NDArray[Any]]]:
     """Return for each array which entries are positive, or None for undeclared multi-class.
 
@@ -88,6 +88,8 @@ def binary(
         Labels and decisions that share one set of classes.
     pos_label : object
         The positive class; everything else is negative (one versus rest).
+    private : bool
+        Whether errors name no class: under ``privacy=`` which classes occur is private.
 
     Returns
     -------
@@ -103,10 +105,11 @@ def binary(
     if hasattr(label, "item") and getattr(label, "ndim", None) == 0:
         label = label.item()
     names = " and ".join(raw)
+    shown = "" if private else _show(classes)
     if len({isinstance(c, str) for c in classes}) > 1:
         raise LabelError(
-            f"{names} mix text and numbers ({_show(classes)}), so that no label equals any "
-            "decision. Convert them to one type."
+            f"{names} mix text and numbers{f' ({shown})' if shown else ''}, so that no label "
+            "equals any decision. Convert them to one type."
         )
     if not given and (
         any(isinstance(c, str) for c in classes)
@@ -115,15 +118,17 @@ def binary(
         if len(classes) > 2:
             return None, raw
         raise LabelError(
-            f"{names} hold the classes {_show(classes)}; which one is positive cannot be "
-            "guessed. Pass pos_label=..., the class that the rates count."
+            f"{names} hold {f'the classes {shown}' if shown else 'other classes than 0 and 1'}; "
+            "which one is positive cannot be guessed. Pass pos_label=..., the class that the "
+            "rates count."
         )
     if len(classes) > 2 and not given:
         return None, raw
     if given and len(classes) >= 2 and label not in classes:
+        hold = f", which hold {shown}" if shown else ""
         raise LabelError(
-            f"pos_label={label!r} does not occur in {names}, which hold {_show(classes)}. Every "
-            "rate would be 0; check the spelling and the type."
+            f"pos_label={label!r} does not occur in {names}{hold}. Every rate would be 0; check "
+            "the spelling and the type."
         )
     return {name: np.asarray(values == label, dtype=bool) for name, values in raw.items()}, raw
 
@@ -209,9 +214,11 @@ def _levels(
     """Return one column as text, missing values under the name that the policy gives."""
     gone = missing_mask(values)
     if gone.any() and missing_group is None:
+        # Declared groups are for releases, where a count would be an unpaid answer about rows.
+        many = "" if declared else f" ({int(gone.sum())} of {gone.size})"
         raise MissingSensitiveFeatureError(
-            f"sensitive feature {name!r} has {int(gone.sum())} missing values of {gone.size}. "
-            "Dropping them would hide a group. Pass missing_group='missing' (on the command "
+            f"sensitive feature {name!r} has missing values{many}. Dropping them would "
+            "hide a group. Pass missing_group='missing' (on the command "
             "line --missing-group) to count them as a group of their own."
         )
     present = values[~gone]
@@ -293,7 +300,7 @@ def bin_sensitive(
     gone = missing_mask(column)
     if gone.any() and missing_group is None:
         raise MissingSensitiveFeatureError(
-            f"sensitive feature {name!r} has {int(gone.sum())} missing values. Pass "
+            f"sensitive feature {name!r} has missing values. Pass "
             "missing_group='missing' to count them as a group of their own."
         )
     labels = np.array(bin_labels(edges.tolist()), dtype=object)

@@ -39,15 +39,11 @@ def private_context(
 
     budget = _checked(data, options, privacy)
     book = ledger_per_record(ledger)
-    exact = GroupTable.from_arrays(
-        data["y_true"],
-        data["y_pred"],
-        sensitive_features=data["sensitive_features"],
-        pos_label=pos_label,
-        groups=options.groups,
-        cuts=options.cuts,
-        missing_group=options.missing_group,
-    )
+    declared = {name: getattr(options, name) for name in ("groups", "cuts", "missing_group")}
+    exact = GroupTable._from_rows(
+        data["y_true"], data["y_pred"], data["sensitive_features"], None, pos_label, declared,
+        private=True,
+    )  # fmt: skip
     if exact.correctness_only:
         raise LabelError(
             "there are more than two classes; under privacy= pass pos_label=..., the class that "

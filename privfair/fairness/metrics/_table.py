@@ -207,6 +207,24 @@ class GroupTable:
         ------
         LabelError, SensitiveFeatureError, MissingSensitiveFeatureError, LengthMismatchError
         """
+        return cls._from_rows(
+            y_true, y_pred, sensitive_features, sample_weight, pos_label,
+            {"groups": groups, "cuts": cuts, "missing_group": missing_group}, private=False,
+        )  # fmt: skip
+
+    @classmethod
+    def _from_rows(
+        cls,
+        y_true: Any,
+        y_pred: Any,
+        sensitive_features: Any,
+        sample_weight: Any,
+        pos_label: Any,
+        declared: dict[str, Any],
+        *,
+        private: bool,
+    ) -> GroupTable:
+        """Count; ``private`` is whether errors must not tell about the rows."""
         n = check_rows(
             y_true=y_true,
             y_pred=y_pred,
@@ -217,14 +235,12 @@ class GroupTable:
         arrays = {name: values for name, values in given.items() if values is not None}
         if not arrays:
             raise LabelError("y_true and y_pred are both None, so that there is nothing to count.")
-        positive, raw = binary(arrays, pos_label)
+        positive, raw = binary(arrays, pos_label, private=private)
         weights = read_weights(sample_weight, n)
         if sensitive_features is None:
             found = Groups(("group",), (("all",),), np.zeros(n, dtype=np.int64))
         else:
-            found = read_groups(
-                sensitive_features, groups=groups, cuts=cuts, missing_group=missing_group
-            )
+            found = read_groups(sensitive_features, **declared)
         correctness = positive is None
         if positive is None:
             if len(arrays) < 2:
