@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import socket
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+
+from privfair.core import randomness
 
 ROOT = Path(__file__).resolve().parent
 NO_REAL_DATA = "real data absent"
@@ -156,6 +163,89 @@ def collected_counts(pytestconfig: pytest.Config) -> dict[str, int]:
     return pytestconfig.stash[_COUNTS]
 
 
+# -- randomness ---------------------------------------------------------------------------
+_REPEATS = os.environ.get("HYPOTHESIS_PROFILE", "default") == "default"
+
+
+class _RepeatedEntropy:
+    """Stand in for the operating system's entropy: new bytes for each call, the same per run.
+
+    What asks for secret noise, or for a generator without a seed, runs as it would otherwise,
+    unseeded in every respect that it can see, and cannot fail by chance. A forked child is given
+    real entropy, for it would repeat its parent's.
+    """
+
+    def __init__(self) -> None:
+        self._source: random.Random | None = None
+        self._process = os.getpid()
+
+    def seed(self, name: str | None) -> None:
+        self._source = None if name is None else random.Random(name)
+
+    def urandom(self, n: int) -> bytes:
+        if self._source is None or os.getpid() != self._process:
+            return os.urandom(n)
+        return self._source.randbytes(n)
+
+
+_entropy = _RepeatedEntropy()
+if _REPEATS:
+    randomness.os = _entropy  # type: ignore[attr-defined]
+    random._urandom = _entropy.urandom  # type: ignore[attr-defined]  # numpy and secrets read it
+
+
+def _seed(name: str, *, entropy: bool = False) -> None:
+    """Seed by a name all that has no seed, so that it repeats in every order and process."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - this is the generator that is meant
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+    if _REPEATS:
+        _entropy.seed(None if entropy else name)
+        randomness._drop_all()  # what a stream shared by several tests has left over
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the order of the tests to pytest-randomly, and the seeds to the hooks below.
+
+    It seeds each test anew in every run: what touches a global generator would then pass or
+    fail by chance.
+    """
+    if hasattr(config.option, "randomly_reset_seed"):
+        config.option.randomly_reset_seed = False
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    _seed(collector.nodeid)  # modules draw as they are imported
+
+
+def _seed_for(item: pytest.Item) -> None:
+    _seed(item.nodeid, entropy=item.get_closest_marker("entropy") is not None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _seed_for(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Iterator[Any]:
+    """Let a fixture that tests share not depend on which of them comes first."""
+    if fixturedef.scope == "function":
+        return (yield)
+    _seed(f"{fixturedef.baseid}::{fixturedef.argname}[{request.param_index}]")
+    try:
+        return (yield)
+    finally:
+        _seed_for(request._pyfuncitem)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    _seed_for(item)
+
+
 # -- mutmut -------------------------------------------------------------------------------
 if "MUTANT_UNDER_TEST" in os.environ and not hasattr(pytest.Item, "_nodeid"):
     # mutmut 3.8 reads an attribute that pytest 9.2 no longer has.
@@ -163,7 +253,11 @@ if "MUTANT_UNDER_TEST" in os.environ and not hasattr(pytest.Item, "_nodeid"):
 
 
 # -- hypothesis ---------------------------------------------------------------------------
-# By default the same examples in every run: a red build means that the code changed.
+# By default the same examples in every run: a red build means that the code changed. Hypothesis
+# would also draw the literals of all modules imported so far, which follow the order of the
+# tests and every edit of an unrelated file.
+if _REPEATS:
+    providers._get_local_constants = lambda: providers._local_constants
 settings.register_profile(
     "default",
     max_examples=100,

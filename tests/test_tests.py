@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import random
 import socket
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,6 +124,40 @@ def test_tests_cannot_reach_the_network() -> None:
 def test_loopback_is_allowed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), timeout=5).close()
+
+
+def test_global_generators_repeat_from_run_to_run(request: pytest.FixtureRequest) -> None:
+    seed = zlib.crc32(request.node.nodeid.encode())
+    assert random.random() == random.Random(seed).random()
+    assert np.random.random() == np.random.RandomState(seed).random()  # noqa: NPY002
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_examples_do_not_follow_what_was_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def examples() -> list[int]:
+        drawn: list[int] = []
+
+        @settings(max_examples=400)
+        @given(st.integers())
+        def draw(n: int) -> None:
+            drawn.append(n)
+
+        draw()
+        return drawn
+
+    if not settings.default.derandomize:
+        pytest.skip("this profile looks for new examples")
+    before = examples()
+    (tmp_path / "literals.py").write_text("".join(f"A{i} = {7919 * i}\n" for i in range(1, 200)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("literals")
+    try:
+        assert examples() == before
+    finally:
+        del sys.modules["literals"]
 
 
 @pytest.mark.parametrize("option", ["xfail_strict", "strict_markers"])

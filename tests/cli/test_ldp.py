@@ -211,7 +211,9 @@ def test_a_file_given_twice_is_refused(run: Run, folder: Path) -> None:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_no_file_ends_in_a_traceback(run: Run, folder: Path, data: st.DataObject) -> None:
@@ -292,7 +294,9 @@ def test_a_bad_table_is_refused_without_a_quotation(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.binary(max_size=200))
 def test_no_table_ends_in_a_traceback(run: Run, folder: Path, body: bytes) -> None:

@@ -11,6 +11,8 @@ import pytest
 from privfair.core.exceptions import InvalidParameterError, InvalidTypeError
 from privfair.core.randomness import SecretStream, check_random_state, secret_stream
 
+pytestmark = pytest.mark.entropy
+
 
 def test_unseeded_streams_never_repeat():
     draws = {secret_stream().bytes(16) for _ in range(200)}

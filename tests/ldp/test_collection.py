@@ -174,7 +174,10 @@ def test_appending_after_a_cut_loses_the_cut_piece_alone(tmp_path: Path) -> None
     assert "a batch of 10 reports" in lost[0]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.data())
 def test_a_flipped_byte_costs_one_piece_or_the_file(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.rpt"

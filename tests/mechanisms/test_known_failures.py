@@ -361,6 +361,7 @@ def _worker_draws(_):
     return discrete_gaussian(2**60, 8, secret_stream()).tobytes()
 
 
+@pytest.mark.entropy
 def test_spawned_workers_draw_other_noise():
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
@@ -369,6 +370,7 @@ def test_spawned_workers_draw_other_noise():
     assert len(set(draws)) == 5
 
 
+@pytest.mark.entropy
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_mechanisms_draw_other_noise():
     made = {name: MECHANISMS[name][0]() for name in MECHANISMS}
@@ -380,14 +382,16 @@ def test_forked_mechanisms_draw_other_noise():
         return {name: _draw(m, values[name]) for name, m in made.items()}
 
     read, write = os.pipe()
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         os.write(write, pickle.dumps(draw()))
         os._exit(0)
-    os.wait()
+    os.waitpid(process, 0)
     child, parent = pickle.loads(os.read(read, 1 << 16)), draw()
     assert [name for name in made if child[name] == parent[name]] == []
 
 
+@pytest.mark.entropy
 def test_threads_of_one_mechanism_draw_other_noise():
     made = DiscreteGaussianMechanism(2.0**45, size=4)
     found, gate = [], threading.Barrier(8)
@@ -405,6 +409,7 @@ def test_threads_of_one_mechanism_draw_other_noise():
 
 
 @everything
+@pytest.mark.entropy
 def test_two_mechanisms_and_two_releases_never_share_noise(name):
     make, value = MECHANISMS[name]
     mechanism = make()

@@ -370,21 +370,24 @@ def test_bits_come_from_the_stream_alone(size):
     assert np.array_equal(np_state, np.random.get_state()[1])  # noqa: NPY002
 
 
+@pytest.mark.entropy
 def test_unseeded_draws_never_repeat():
     seen = {discrete_gaussian(10**12, 50, secret_stream()).tobytes() for _ in range(2000)}
     assert len(seen) == 2000
 
 
+@pytest.mark.entropy
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("size", [10, 1000])
 def test_forks_draw_other_noise(size):
     stream = secret_stream()
     discrete_gaussian(10**6, size, stream)
     read, write = os.pipe()
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         os.write(write, discrete_gaussian(10**6, size, stream)[:8].tobytes())
         os._exit(0)
-    os.wait()
+    os.waitpid(process, 0)
     assert os.read(read, 64) != discrete_gaussian(10**6, size, stream)[:8].tobytes()
 
 
