@@ -361,30 +361,57 @@ def test_every_command_explains_itself(run: Run, words: str) -> None:
 
 
 @pytest.mark.parametrize("words", LEAVES)
-@pytest.mark.parametrize("mode", ["human", "json"])
-def test_the_example_in_every_help_runs(words: str, mode: str, tmp_path: Path) -> None:
+def test_the_example_in_every_help_runs(words: str, tmp_path: Path) -> None:
     """In an empty folder whose name has a space and an umlaut, with an empty HOME."""
-    folder, home, programs = tmp_path / "mein Prüfordner", tmp_path / "home", tmp_path / "bin"
+    in_a_shell(examples_of(LEAVES[words]), tmp_path)
+
+
+@pytest.mark.parametrize("words", LEAVES)
+def test_the_example_in_every_help_gives_json(
+    words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, which costs no start, unless the example needs a shell."""
+    plain = not any(sign in line for line in examples_of(LEAVES[words]) for sign in "|>&")
+    folder = tmp_path / "mein Prüfordner"
+    lines = [f"{line} --json" for line in examples_of(LEAVES[words])]
+    if plain:
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        found = []
+        for line in lines:
+            done = run(*shlex.split(line)[1:])
+            assert done.code == 0, f"{line}\n{done.err}"
+            assert "Traceback" not in done.err
+            found.append(done.out)
+    else:
+        found = in_a_shell(lines, tmp_path)
+    for text in found:
+        payload = json.loads(text, parse_constant=pytest.fail)
+        assert isinstance(payload, dict)
+
+
+def in_a_shell(lines: list[str], top: Path) -> list[str]:
+    folder, home, programs = top / "mein Prüfordner", top / "home", top / "bin"
     for made in (folder, home, programs):
         made.mkdir()
     shim = programs / "privfair"
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m privfair "$@"\n')
     shim.chmod(0o755)
     data = {k: v for k, v in os.environ.items() if k in {"PRIVFAIR_DATA_DIR", "OMP_NUM_THREADS"}}
-    for line in examples_of(LEAVES[words]):
+    found = []
+    for line in lines:
         assert "privfair" in line
-        extra = " --json" if mode == "json" else ""
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line + extra], cwd=folder, capture_output=True,
+            ["bash", "-o", "pipefail", "-c", line], cwd=folder, capture_output=True,
             text=True, timeout=800, check=False,
             env={**data, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home),
                  "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-        if mode == "json":
-            payload = json.loads(done.stdout, parse_constant=pytest.fail)
-            assert isinstance(payload, dict)
+        found.append(done.stdout)
+    return found
 
 
 # -- nothing typed at it makes it fall over -----------------------------------------------
