@@ -10,20 +10,24 @@
   one-sided bound, how often the boundary is noticed, and what a normal interval and a percentile
   bootstrap without these precautions would have covered (of parts that are not exactly zero; one
   that is, a percentile interval of a quantity above zero cannot cover).
-- Size of the permutation tests at 5 % on 2,000 samples without disparity, and of the G-tests.
+- Size of the permutation tests at 5 % on 2,000 samples without disparity, and of the G-tests: as
+  reported, whose reference depends on expected counts, and with chi-squared throughout.
 - Private mode: coverage from released tables, beside intervals that ignore the noise.
 
 ``python bench_pid_coverage.py [part ...]`` runs parts: standard_errors, coverage, boundary,
-size, private. The file is written when all have run.
+size, private; without names all of them. What is not run is kept as it was; ``runs`` says of each
+part when it ran and at which revision.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 
 import numpy as np
-from _record import record
+from _record import RESULTS, record
+from scipy.stats import chi2
 
 from privfair.accounting import Ledger
 from privfair.core import Budget
@@ -180,9 +184,9 @@ def coverage_study() -> dict[str, object]:
         for _ in range(draws):
             table = sample(joint, n, rng)
             for way in ways:
-                # Without resamples where no part is near zero, which needs a bound from them.
+                # As many resamples as second-order errors and bounds near zero need.
                 few = way == "influence" and joint.shape[-1] < 20
-                settings = Settings(ci=way, n_resamples=0 if few else 200, random_state=rng)
+                settings = Settings(ci=way, n_resamples=100 if few else 200, random_state=rng)
                 intervals = analyse(table, settings).intervals
                 for name in PARTS:
                     hit[way][name] += covered(intervals[name], truth[name])
@@ -225,6 +229,7 @@ def size_study() -> dict[str, object]:
         ("independent, 30 clients, n = 500", np.full((2, 2, 30), 1 / 120), 500, ("local",)),
     ):
         p: dict[str, list[float]] = {}
+        reference: dict[str, list[bool]] = {test: [] for test in tests}
         for _ in range(draws):
             found = analyse(
                 sample(joint, n, rng), Settings(ci=None, n_resamples=199, random_state=rng)
@@ -232,8 +237,14 @@ def size_study() -> dict[str, object]:
             for test in tests:
                 null = found.nulls[f"{test}_disparity"]
                 p.setdefault(f"{test} permutation", []).append(null.p_value)
+                statistic, df = (getattr(found.tests, f"{test}_{k}") for k in ("statistic", "df"))
                 p.setdefault(f"{test} G", []).append(getattr(found.tests, f"{test}_p_value"))
+                p.setdefault(f"{test} G, chi-squared", []).append(float(chi2.sf(statistic, df)))
+                reference[test].append(getattr(found.tests, f"{test}_reference") == "chi-squared")
         out[title] = {name: float(np.mean(np.array(v) <= 0.05)) for name, v in p.items()}
+        out[title] |= {
+            f"{test} G: share by chi-squared": float(np.mean(v)) for test, v in reference.items()
+        }
     return out
 
 
@@ -287,15 +298,19 @@ STUDIES: dict[str, Callable[[], dict[str, object]]] = {
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or list(STUDIES)
-    results = {name: STUDIES[name]() for name in chosen}
-    if set(chosen) == set(STUDIES):
-        record("pid_coverage", results, seeds={"random_state": SEED, "noise_random_state": SEED})
-        return
-    for name, found in results.items():
-        print(name)
-        for title, values in found.items():
-            print(" ", title, values)
+    for name in sys.argv[1:] or list(STUDIES):
+        found = STUDIES[name]()
+        path = RESULTS / "pid_coverage.json"
+        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": {}}
+        results = old["results"]
+        origin = {key: old.get(key) for key in ("revision", "when")}
+        runs = results.pop("runs", {part: origin for part in results})
+        results[name] = found
+        seeds = {"random_state": SEED, "noise_random_state": SEED}
+        record("pid_coverage", {**results, "runs": runs}, seeds=seeds)
+        new = json.loads(path.read_text(encoding="utf-8"))
+        new["results"]["runs"][name] = {key: new[key] for key in ("revision", "when")}
+        path.write_text(json.dumps(new, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

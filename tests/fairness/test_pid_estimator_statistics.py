@@ -492,7 +492,7 @@ def test_errors_and_permutations_know_of_pseudo_counts():
         assert np.std(sub[name]) == pytest.approx(want, rel=0.15), name
     p = []
     for _ in range(100):
-        null = smoothed(rng.multinomial(300, np.full(8, 1 / 8)).reshape(2, 2, 2))
+        null = smoothed(rng.multinomial(300, np.full(8, 1 / 8)).reshape(2, 2, 2), 50.0)
         nulls = analyse(null, Settings(ci=None, n_resamples=60, random_state=rng)).nulls
         p.append([nulls[f"{where}_disparity"].p_value for where in ("global", "local")])
     # 100 p-values under the null: fewer than 28 below one half have probability 1e-5.
