@@ -75,3 +75,40 @@ def record(
     print(json.dumps(payload["results"], indent=2))
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path
+
+
+def record_part(
+    name: str, part: str, found: Mapping[str, Any], *, seeds: Mapping[str, int] | None = None
+) -> Path:
+    """Write one part of a benchmark's results and keep the others as they were.
+
+    ``runs`` in the results says of each part when it ran and at which revision, and of a part
+    that was run in pieces of which cells that is true.
+
+    Parameters
+    ----------
+    name : str
+        The benchmark.
+    part : str
+        Key of its results; ``"part: cell"`` replaces one cell within a part.
+    found : mapping
+        The new values, of the part or of the cell.
+    seeds : mapping, optional
+        As for :func:`record`.
+    """
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": {}}
+    results = old["results"]
+    origin = {key: old.get(key) for key in ("revision", "when")}
+    runs = results.pop("runs", dict.fromkeys(results, origin))
+    key, _, cell = part.partition(": ")
+    if cell:
+        results.setdefault(key, {})[cell] = dict(found)
+    else:
+        results[key] = dict(found)
+        runs = {run: value for run, value in runs.items() if not run.startswith(f"{key}: ")}
+    record(name, {**results, "runs": runs}, seeds=seeds)
+    new = json.loads(path.read_text(encoding="utf-8"))
+    new["results"]["runs"][part] = {key: new[key] for key in ("revision", "when")}
+    path.write_text(json.dumps(new, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path

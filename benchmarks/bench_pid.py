@@ -11,7 +11,9 @@
    tensors of the CPU, interleaved: the ratio of their CPU times and their largest difference.
 4. A bootstrap of 1000 replicates of the Adult table of two clients, intervals included.
 
-Peers: see benchmarks/_pid_peers.py.
+``python bench_pid.py [part ...]`` runs parts: speed, accuracy, newton, numpy_and_torch,
+adult_bootstrap, peer_versions; without names all. What is not run is kept as it was, and ``runs``
+says of each part when it ran. Peers: see benchmarks/_pid_peers.py.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from _pid_peers import clarabel_cone, solvers
-from _record import record
+from _record import record_part
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from privfair.datasets import fetch_adult
@@ -229,15 +231,13 @@ def version(name: str) -> str | None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "P holds one decision")
-    record(
-        "pid",
-        {
-            "speed": speed(),
-            "accuracy": accuracy(),
-            "newton": newton_times(),
-            "numpy_and_torch": torch_times(),
-            "adult_bootstrap": adult_bootstrap(),
-            "peer_versions": {name: version(name) for name in ("clarabel", "ecos", "dit")},
-        },
-        seeds={"tables": SEED},
-    )
+    parts = {
+        "speed": speed,
+        "accuracy": accuracy,
+        "newton": newton_times,
+        "numpy_and_torch": torch_times,
+        "adult_bootstrap": adult_bootstrap,
+        "peer_versions": lambda: {name: version(name) for name in ("clarabel", "ecos", "dit")},
+    }
+    for name in sys.argv[1:] or parts:
+        record_part("pid", name, parts[name](), seeds={"tables": SEED})

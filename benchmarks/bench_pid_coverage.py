@@ -15,18 +15,17 @@
 - Private mode: coverage from released tables, beside intervals that ignore the noise.
 
 ``python bench_pid_coverage.py [part ...]`` runs parts: standard_errors, coverage, boundary,
-size, private; without names all of them. What is not run is kept as it was; ``runs`` says of each
-part when it ran and at which revision.
+size, private; without names all of them. ``"coverage: TITLE"`` runs one cell of that part. What is
+not run is kept as it was; ``runs`` says of each part when it ran and at which revision.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 
 import numpy as np
-from _record import RESULTS, record
+from _record import record_part
 from scipy.stats import chi2
 
 from privfair.accounting import Ledger
@@ -118,6 +117,10 @@ BOUNDARIES = {
 }
 
 
+CELLS = [*INTERIORS]
+"""Of the coverage study: all, or the one named on the command line."""
+
+
 def as_table(counts: np.ndarray) -> PIDTable:
     """Return counts (z, yhat, s) as the table that the package reads."""
     counts = counts[None]
@@ -176,8 +179,11 @@ def covered(interval: tuple[float, float], truth: float) -> bool:
 
 
 def coverage_study() -> dict[str, object]:
-    rng, draws, out = np.random.default_rng(SEED + 1), 500, {}
-    for title, (joint, n) in INTERIORS.items():
+    draws, out = 500, {}
+    for title in CELLS:
+        # Each cell has draws of its own, so that one can be run without the others.
+        rng = np.random.default_rng([SEED + 1, list(INTERIORS).index(title)])
+        joint, n = INTERIORS[title]
         truth = truth_of(joint)
         ways = ("influence", "bootstrap") if joint.size <= 12 else ("influence",)
         hit = {way: dict.fromkeys(PARTS, 0) for way in ways}
@@ -298,19 +304,13 @@ STUDIES: dict[str, Callable[[], dict[str, object]]] = {
 
 
 def main() -> None:
-    for name in sys.argv[1:] or list(STUDIES):
-        found = STUDIES[name]()
-        path = RESULTS / "pid_coverage.json"
-        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"results": {}}
-        results = old["results"]
-        origin = {key: old.get(key) for key in ("revision", "when")}
-        runs = results.pop("runs", {part: origin for part in results})
-        results[name] = found
+    for wanted in sys.argv[1:] or list(STUDIES):
+        part, _, cell = wanted.partition(": ")
+        if cell:
+            CELLS[:] = [cell]
+        found = STUDIES[part]()
         seeds = {"random_state": SEED, "noise_random_state": SEED}
-        record("pid_coverage", {**results, "runs": runs}, seeds=seeds)
-        new = json.loads(path.read_text(encoding="utf-8"))
-        new["results"]["runs"][name] = {key: new[key] for key in ("revision", "when")}
-        path.write_text(json.dumps(new, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        record_part("pid_coverage", wanted, found[cell] if cell else found, seeds=seeds)
 
 
 if __name__ == "__main__":
