@@ -375,3 +375,20 @@ def test_a_proxy_is_named(rows: dict[str, Any]) -> None:
     found = run(rows, X=X).findings
     assert found["data.proxy.title.sex"].value.estimate > 0.99  # type: ignore[union-attr]
     assert "data.proxy.title.race" not in found
+
+
+def test_the_sentence_of_a_gap_says_over_which_pairs_its_interval_holds(
+    rows: dict[str, Any],
+) -> None:
+    """The pair is picked after looking: named alone, it would seem to be the one compared."""
+    found = audit(
+        Predictions(rows["decision"]), None, rows["y"], sensitive_features=rows["sensitive"],
+        config=AuditConfig(n_resamples=100, sections=["groups"]),
+    ).findings  # fmt: skip
+    gap, ratio = found["fairness.dpd.race"], found["fairness.dpr.race"]
+    a, b = gap.attained_by
+    assert gap.text.startswith(f"The largest over all pairs of groups, here {a} and {b}; the "
+                               "interval is simultaneous over all pairs.")  # fmt: skip
+    assert ratio.text.startswith("The smallest over all pairs of groups, here ")
+    one, two = found["fairness.dpd.sex"].attained_by
+    assert found["fairness.dpd.sex"].text.startswith(f"Between {one} and {two}.")

@@ -209,3 +209,67 @@ def test_the_interval_allows_for_rules_that_fit_noise() -> None:
             once += not 2 * value - q[1] <= 0 <= 2 * value - q[0]
         assert missed <= 54
         assert abs(bias) < 1 or once > 90
+
+
+def test_the_cost_of_no_information_is_covered_where_groups_score_almost_alike() -> None:
+    """1,500 rows, two groups whose scores differ by less than their noise; 100 tables, seeded.
+
+    The upper limit misses in at most 12 (an honest 2.5 % has more with probability 3e-6). Without
+    what the dual adds for optimism, and for bootstrap intervals, it is missed in more than 30.
+    """
+    from scipy.special import expit
+    from scipy.stats import norm
+
+    from privfair.report._frontier import rule_of
+    from privfair.report._parity import most_cost
+
+    edges = norm.ppf(np.arange(1, 10) / 10)
+    middle = norm.ppf((np.arange(10) + 0.5) / 10)
+    share = np.array([0.67, 0.33])
+    cumulated = norm.cdf(np.concatenate([[-np.inf], edges, [np.inf]])[None] + [[0.0], [0.1]])
+    given = np.diff(cumulated, axis=1) * share[:, None]
+    positive = expit(1.5 * middle - 0.5)
+    p = np.stack([given * (1 - positive), given * positive], axis=1)[:, None]
+    accept = middle > 1 / 3
+    model = p[..., 0, ~accept].sum() + p[..., 1, accept].sum()
+    truth = model - float(rule_of(p, "global", 0.0, "blind").accuracy)
+    rng = np.random.default_rng(0)
+    missed = 0
+    for _ in range(100):
+        cells = rng.multinomial(1500, p.ravel()).reshape(p.shape)
+        missed += most_cost(cells, accept, 0.95) < truth
+    assert missed <= 12
+
+
+def test_the_upper_limit_of_the_cost_is_never_below_the_cost() -> None:
+    from privfair.report._frontier import rule_of
+    from privfair.report._parity import most_cost
+
+    rng = np.random.default_rng(2)
+    for groups in (2, 3, 4):
+        cells = rng.integers(0, 40, (groups, 2, 2, 6))
+        accept = np.arange(6) >= 3
+        p = cells / cells.sum()
+        model = p[..., 0, ~accept].sum() + p[..., 1, accept].sum()
+        cost = float(model) - float(rule_of(p, "global", 0.0, "blind").accuracy)
+        assert cost - 1e-6 <= most_cost(cells, accept, 1e-9) <= most_cost(cells, accept, 0.95)
+        assert most_cost(100 * cells, accept, 0.95) < most_cost(cells, accept, 0.95)
+
+
+def test_the_interval_of_the_cost_reaches_the_limit(rows: dict[str, Any]) -> None:
+    from privfair.report._parity import most_cost
+    from privfair.report._sections import frontier
+
+    seen = []
+
+    def spy(*given: Any) -> float:
+        seen.append(most_cost(*given))
+        return 0.875
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontier, "most_cost", spy)
+        found = run(rows).findings
+    assert len(seen) == 2 and all(0 < limit < 1 for limit in seen)
+    for name in ("sex", "race"):
+        assert found[f"fairness.frontier.parity.{name}"].value.high == 0.875
+        assert found[f"fairness.frontier.parity_group.{name}"].value.high < 0.875

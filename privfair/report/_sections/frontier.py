@@ -25,6 +25,7 @@ from privfair.report._frontier import (
 from privfair.report._inputs import AuditedModel
 from privfair.report._model import Block, Column, Figure, Finding, SectionResult, Table, Value
 from privfair.report._numbers import number
+from privfair.report._parity import most_cost
 
 __all__ = ["build", "table_of"]
 
@@ -85,7 +86,9 @@ def build(ctx: AuditContext) -> SectionResult:
             "per hundredth of a bit. Intervals are bootstrap ones "
             f"({_resamples(ctx)} multinomial resamples of the table, each solved again), normal, "
             "and wide enough for no bias as for all bias that the resamples show: rules that are "
-            "found on rows fit their noise."
+            "found on rows fit their noise. The upper end of the cost by score alone is at least "
+            "the largest limit over all prices of the demand, which also holds where the groups "
+            "have almost the same scores."
         ),
         references=(
             "Hamman, Dutta 2024, Demystifying local and global fairness trade-offs in federated "
@@ -93,6 +96,8 @@ def build(ctx: AuditContext) -> SectionResult:
             "Kim, Chen, Talwalkar 2020, FACT: a diagnostic for group fairness trade-offs, "
             "arXiv 2004.03424.",
             "Goulart, Chen 2024, Clarabel, arXiv 2405.12762.",
+            "Anderson, Rubin 1949, Estimation of the parameters of a single equation in a "
+            "complete system of stochastic equations.",
         ),
         blocks=(Block("figure", figure.id), *blocks),
     )
@@ -273,6 +278,8 @@ def _bootstrap(
             continue
         low, high = interval_of(known, value, ctx.config.confidence)
         low = max(0.0, low) if k == 0 else low  # the model itself is within reach
+        if k == 1:  # where groups have almost the same scores, resamples do not tell enough
+            high = max(high, min(1.0, most_cost(cells, accept, ctx.config.confidence)))
         out.append(Value(value, low, high, ctx.config.confidence, METHOD, n))
     return out
 

@@ -351,13 +351,25 @@ def _beyond_chance(e: Estimate) -> bool:
     return e.value < e.null.q95 if e.name.endswith("_ratio") else e.value > e.null.q95
 
 
+def _where(e: Estimate) -> str:
+    """Say between which groups the gap is, and for which pairs its interval holds."""
+    if e.attained_by is None:
+        return ""
+    pair = f"{e.attained_by[0]} and {e.attained_by[1]}"
+    if e.by_group is None or len(e.by_group) <= 2:
+        return f"Between {pair}."
+    most = "smallest" if e.name.endswith("_ratio") else "largest"
+    text = f"The {most} over all pairs of groups, here {pair}"
+    # The pair is picked after looking, so that an interval for it alone would be too narrow.
+    return text + ("; the interval is simultaneous over all pairs." if "simultaneous" in e.method
+                   else ".")  # fmt: skip
+
+
 def _sentence(e: Estimate, value: Value, severity: str, tolerance: float | None) -> str:
     name = label(e.name)
     if not value.shown:
         return f"{name} is not estimable: {e.reason}."
-    text = ""
-    if e.attained_by is not None:
-        text = f"Between {e.attained_by[0]} and {e.attained_by[1]}."
+    text = _where(e)
     if e.null is not None:
         side = "above" if e.name.endswith("_ratio") else "below"
         text += f" Without any influence of the group, 95 % of values would lie {side} "
