@@ -52,7 +52,8 @@ FIT, NEW = slice(2000, 4000), slice(4000, 6000)
 
 
 def fitted(part=FIT, base=BASE, data=(X, Y, Z, S), **parameters):
-    given = {"eps_global": 0.001, "eps_local": 0.002, "random_state": 0} | parameters
+    given = {"eps_global": 0.001, "eps_local": 0.002, "random_state": 0}
+    given |= {"bins": 10, "labels": "observed"} | parameters
     features, labels, groups, clients = (v[part] for v in data)
     model = AGLFOPPostProcessor(base, **given)
     return model.fit(features, labels, sensitive_features=groups, client=clients)
@@ -305,7 +306,7 @@ def test_scores_in_place_of_labels():
 def test_weights_are_repeated_rows():
     weight = np.random.default_rng(0).integers(0, 3, 2000)
     rows = np.repeat(np.arange(2000), weight)
-    given = {"eps_global": 0.001, "bins": [0.3, 0.6], "random_state": 0}
+    given = {"eps_global": 0.001, "bins": [0.3, 0.6], "labels": "observed", "random_state": 0}
     x, y, z, s = X[FIT], Y[FIT], Z[FIT], S[FIT]
     a = AGLFOPPostProcessor(BASE, **given).fit(
         x, y, sensitive_features=z, client=s, sample_weight=weight
@@ -491,7 +492,8 @@ def test_weights_are_refused_under_privacy():
 
 
 def test_a_search_clones_a_frozen_estimator():
-    model = clone(AGLFOPPostProcessor(FrozenEstimator(BASE), eps_global=0.001, random_state=0))
+    more = {"eps_global": 0.001, "bins": 10, "labels": "observed", "random_state": 0}
+    model = clone(AGLFOPPostProcessor(FrozenEstimator(BASE), **more))
     model.fit(X[FIT], Y[FIT], sensitive_features=Z[FIT], client=S[FIT])
     assert model.accuracy_ >= fitted().accuracy_ - 1e-9
     with pytest.raises(InvalidParameterError, match="FrozenEstimator"):
@@ -509,7 +511,7 @@ def test_groups_are_not_optional():
 def test_saved_and_loaded_rules_decide_alike(tmp_path):
     more = FairnessBound("equal_opportunity", eps_client={"south": 0.01})
     for parameters in ({"extra_bounds": [more], "eps_client": {"north": 0.003}},
-                       {"ledger": Ledger(), **PUBLIC}):  # fmt: skip
+                       {"ledger": Ledger(), "labels": "shrunk", **PUBLIC}):  # fmt: skip
         model = fitted(**parameters)
         model.save(tmp_path / "rule.json")
         text = (tmp_path / "rule.json").read_text()
@@ -517,7 +519,7 @@ def test_saved_and_loaded_rules_decide_alike(tmp_path):
         given = {"sensitive_features": Z[NEW], "client": S[NEW]}
         assert (again.predict(X[NEW], **given) == model.predict(X[NEW], **given)).all()
         for name in ("accuracy_", "accuracy_bound_", "prices_", "achieved_", "private_",
-                     "clients_", "groups_", "margin_", "n_fit_"):  # fmt: skip
+                     "clients_", "groups_", "margin_", "n_fit_", "label_precision_"):  # fmt: skip
             assert getattr(again, name) == getattr(model, name)
         assert again.privacy_.to_dict() == model.privacy_.to_dict()
         assert again.get_params(deep=False)["eps_client"] == model.eps_client

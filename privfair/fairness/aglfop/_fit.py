@@ -24,15 +24,17 @@ from privfair.core.privacy import Budget, PrivacyGuarantee
 from privfair.fairness._contingency import ContingencyRelease
 from privfair.fairness._release import release_contingency
 from privfair.fairness.aglfop._bounds import FairnessBound, check_bounds
+from privfair.fairness.aglfop._labels import drawn_in, noisy_rows
 from privfair.fairness.aglfop._measures import context_index, influence
 from privfair.fairness.aglfop._rows import as_rows
-from privfair.fairness.aglfop._rule import FairRule, fair_rule
+from privfair.fairness.aglfop._rule import FairRule, rule_told
 from privfair.fairness.aglfop._rule_program import ACCESS
 from privfair.fairness.aglfop._scores import (
     ScoreBins,
     client_codes,
     client_list,
     label_codes,
+    number_of_bins,
     response_method,
     responses,
 )
@@ -44,7 +46,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _NO_BOUND_LEFT = 1e-6  # bits: what a margin leaves below this is held at zero by equalities
-_LABELS = ("observed", "scores")
+_LABELS = ("shrunk", "observed", "scores")
 _UNSEEN = ("error", "pooled")
 
 
@@ -58,7 +60,7 @@ class Plan:
     clients: tuple[Any, ...]
     codes: tuple[Ints, Ints, Ints, Ints]  # z, s, y, r
     weights: Array | None
-    soft: Array | None  # probabilities of the labels, where they stand in for y
+    soft: Array | None  # probabilities of the labels by the estimator, where they are used
     bounds: tuple[FairnessBound, ...]
     client_weight: Array | None
     positive: int
@@ -103,7 +105,14 @@ def checked(
         raise DataError("client has clients that are not among the declared clients.")
     bounds = tuple(_placed(bound, clients) for bound in bounds)
     weights = read_weights(sample_weight, n)
-    estimator, bins, r, soft = _scored(model, X, y, sample_weight)
+    n_cells = len(groups.labels) * len(clients)
+    # Where labels of single cells enter, by the cost or a bound, or noise does, cells are few.
+    smooth = (
+        model.labels != "observed"
+        and model.privacy is None
+        and all(bound.empty or bound.criterion == "demographic_parity" for bound in bounds)
+    )
+    estimator, bins, r, soft = _scored(model, X, y, sample_weight, n_cells, smooth=smooth)
     labels = label_codes(y, bins.classes, "y")
     return Plan(
         estimator, bins, groups, clients, (groups.codes, s, labels, r), weights, soft, bounds,
@@ -129,7 +138,7 @@ def _check_parameters(model: Any, sample_weight: Any) -> None:
         if model.privacy is not None:
             raise PrivacyError(
                 "labels='scores' under privacy= is refused: a row would be spread over cells by "
-                "its exact score, which no count covers. Use labels='observed'."
+                "its exact score, which no count covers. Use labels='shrunk', which reads bins."
             )
     if model.privacy is None:
         return
@@ -156,11 +165,23 @@ def _check_parameters(model: Any, sample_weight: Any) -> None:
 
 
 def _scored(
-    model: Any, X: Any, y: Any, sample_weight: Any
+    model: Any, X: Any, y: Any, sample_weight: Any, n_cells: int, *, smooth: bool
 ) -> tuple[Any, ScoreBins, Ints, Array | None]:
     method = response_method(model.estimator, model.bins)
     soft = None
     private = model.privacy is not None
+    # Under privacy no row's own score may be used, but through its bin.
+    scored = model.labels != "observed" and not private
+    scored = scored and hasattr(model.estimator, "predict_proba")
+
+    def planned(output: Any, classes: Any) -> ScoreBins:
+        bins = model.bins
+        if isinstance(bins, str) and bins == "auto":
+            crossed = n_cells * (classes.size if classes.size > 2 else 1)
+            bins = number_of_bins(len(output), crossed, smooth=smooth)
+            bins += bins % 2 if private else 0  # public edges: one at 1/2, where decisions turn
+        return ScoreBins.plan(bins, method, output, classes, public=private)
+
     if model.prefit:
         classes = getattr(model.estimator, "classes_", None)
         if classes is None:
@@ -170,8 +191,8 @@ def _scored(
                 "sklearn.frozen.FrozenEstimator."
             )
         output = responses(model.estimator, X, method)
-        bins = ScoreBins.plan(model.bins, method, output, np.asarray(classes), public=private)
-        if model.labels == "scores":
+        bins = planned(output, np.asarray(classes))
+        if scored:
             soft = _probabilities(output if method == "predict_proba" else
                                   model.estimator.predict_proba(X))  # fmt: skip
         return model.estimator, bins, bins.codes(output), soft
@@ -188,10 +209,10 @@ def _scored(
         )  # fmt: skip
 
     output = across_folds(method)
-    if model.labels == "scores":
+    if scored:
         soft = _probabilities(output if method == "predict_proba" else
                               across_folds("predict_proba"))  # fmt: skip
-    bins = ScoreBins.plan(model.bins, method, output, np.asarray(base.classes_), public=False)
+    bins = planned(output, np.asarray(base.classes_))
     return base, bins, bins.codes(output), soft
 
 
@@ -242,8 +263,9 @@ def learn(model: Any, plan: Plan) -> None:
     release = None
     noise = 0.0
     informed: float | None = None
+    told: Array | None
     if model.privacy is None:
-        p = _counted(plan, shape)
+        p, told, precision = _counted(plan, shape, model.labels)
         n = plan.codes[0].size
         if plan.weights is not None:  # rows of unequal weight tell as much as so many equal ones
             informed = float(plan.weights.sum() ** 2 / (plan.weights**2).sum())
@@ -251,22 +273,27 @@ def learn(model: Any, plan: Plan) -> None:
         release = released(plan.codes, shape, model.privacy, model.ledger,
                             model.noise_random_state, "AGLFOP post-processing: table")  # fmt: skip
         p, n, noise = release.probabilities(), release.n, release.noise.variance
+        told, precision = None, 0.0
+        if model.labels == "shrunk":
+            mean = _of_bins(plan.bins, shape)
+            told, precision = drawn_in(p, noisy_rows(p, n, noise), mean)
     given: dict[str, Any] = {
         "access": model.access,
         "cost": model.cost,
         "client_weight": plan.client_weight,
         "positive": plan.positive,
     }
-    result = fair_rule(p, plan.bounds, **given)
+    result = rule_told(p, told, plan.bounds, **given)
     taken: dict[str, float] = {}
     if model.margin > 0:
         tighter, taken = _tightened(p, result, plan, float(model.margin), informed or n, noise)
-        result = fair_rule(p, tighter, **given)
+        result = rule_told(p, told, tighter, **given)
     _store(model, plan, result, p)
     model.margin_ = taken
     model.release_ = release
     model._weighted = plan.weights is not None
     model._table = p
+    model.label_precision_ = precision
     model.n_fit_ = n
     model.private_ = release is not None
     if release is None:
@@ -276,17 +303,37 @@ def learn(model: Any, plan: Plan) -> None:
         model.privacy_ = replace(release.privacy, assumptions=(*release.privacy.assumptions, note))
 
 
-def _counted(plan: Plan, shape: tuple[int, ...]) -> Array:
-    """Return p(z, s, y, r) of the rows; the label is the observed one, or spread by the scores."""
+def _counted(plan: Plan, shape: tuple[int, ...], labels: str) -> tuple[Array, Array | None, float]:
+    """Return p(z, s, y, r), the one for the cost if another, and what the scores count for."""
     z, s, y, r = plan.codes
     weight = np.ones(y.size) if plan.weights is None else plan.weights
-    out = np.zeros(shape)
-    if plan.soft is None:
-        np.add.at(out, (z, s, y, r), weight)
-    else:
+    observed, spread, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    np.add.at(observed, (z, s, y, r), weight)
+    np.add.at(square, (z, s, y, r), weight**2)
+    if plan.soft is not None:
         for k in range(shape[2]):
-            np.add.at(out, (z, s, np.full(y.size, k), r), weight * plan.soft[:, k])
-    return np.asarray(out / out.sum())
+            np.add.at(spread, (z, s, np.full(y.size, k), r), weight * plan.soft[:, k])
+    if labels == "scores":
+        return np.asarray(spread / spread.sum()), None, math.inf
+    p = observed / observed.sum()
+    if labels == "observed":
+        return p, None, 0.0
+    total, squares = observed.sum(axis=2), square.sum(axis=2)
+    rows = total**2 / np.where(squares > 0, squares, 1.0)  # rows of unequal weight tell less
+    if plan.soft is None:
+        return (p, *drawn_in(p, rows, None))
+    size = np.where(total > 0, total, 1.0)[:, :, None, :]
+    mean = np.where(total[:, :, None, :] > 0, spread / size, 1.0 / shape[2])
+    return (p, *drawn_in(p, rows, mean))
+
+
+def _of_bins(bins: ScoreBins, shape: tuple[int, ...]) -> Array | None:
+    """Return the probabilities in the middle of public bins, where bins are of probabilities."""
+    if bins.method != "predict_proba" or bins.edges is None or bins.classes.size != 2:
+        return None
+    ends = np.concatenate([[0.0], np.clip(bins.edges, 0.0, 1.0), [1.0]])
+    middle = (ends[1:] + ends[:-1]) / 2
+    return np.broadcast_to(np.stack([1.0 - middle, middle]), shape)
 
 
 def released(

@@ -55,13 +55,17 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         Other criteria, bounded at the same time.
     access : {"aware", "client_blind", "group_blind", "blind"}, default="aware"
         What the rule may see beside the score.
-    bins : int, sequence of float or None, default=10
+    bins : "auto", int, sequence of float or None, default="auto"
         Bins of equal frequency, inner edges, or None for the predicted class alone. With more
         than two classes bins of the top score are crossed with the predicted class. Under
-        ``privacy`` a number means equal widths, for quantiles would read the rows.
-    labels : {"observed", "scores"}, default="observed"
-        What tells the accuracy of a decision: the rows' labels, or the probabilities of
-        ``estimator``, which must be calibrated and vary less where cells are small.
+        ``privacy`` a number means equal widths, for quantiles would read the rows. "auto" is
+        twice the square root of the rows for each group of each client, at most 64; with
+        labels="observed", a criterion that looks at the label, or ``privacy`` their cube root.
+    labels : {"shrunk", "observed", "scores"}, default="shrunk"
+        What tells the accuracy of a decision: "observed", the labels of the rows in each cell,
+        which few rows fit by chance; "scores", the probabilities of ``estimator`` as they are,
+        for criteria that look at the label, too; "shrunk", the observed rates of cells drawn
+        towards calibrated probabilities, by as much as all cells show to be right.
     cost : array-like, shape (n_classes, n_classes), or None
         Cost of each decision (column) at each label (row); None counts errors.
     client_weight : mapping of client to float, or None
@@ -100,7 +104,7 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         Mean over the clients by size.
     result_ : FairRule
     accuracy_ : float
-        Expected accuracy (one minus cost) of the rule on the table of the fit.
+        Expected accuracy (one minus cost) of the rule on the table of the fit, by ``labels``.
     accuracy_bound_ : float
         Proven: no rule of this access within the bounds does better on that table.
     price_global_, price_local_ : float
@@ -115,6 +119,9 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         All of them, and the largest differences of rates.
     margin_ : dict
         Bits taken off each bound.
+    label_precision_ : float
+        How many rows of a cell the calibrated probabilities count for: 0 are the observed
+        labels alone, ``inf`` the probabilities alone.
     edges_ : ndarray or None
         Inner edges of the bins.
     classes_, groups_, clients_ : ndarray, tuple, tuple
@@ -138,6 +145,13 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
     -----
     *Algorithm.* One convex program with exponential cones; see :func:`fair_rule`. Prediction is
     a look-up and one uniform number per row.
+
+    *Labels.* The rule is the best one within the bounds for the accuracy that ``labels`` tells;
+    ``accuracy_``, ``accuracy_bound_`` and prices are about that accuracy. The bounds hold for the
+    labels as observed (not with "scores"). "shrunk" takes the rates of cells for Dirichlet draws
+    around a calibration with offsets for groups and clients, and their precision from the
+    likelihood of all cells; rows of unequal weight count as fewer. Under ``privacy`` all of it is
+    computed from the release.
 
     *Access.* ``aware`` and ``client_blind`` use the group at decision time (disparate treatment,
     illegal in places); ``group_blind`` and ``blind`` do not, and pay for it in accuracy.
@@ -180,8 +194,8 @@ class AGLFOPPostProcessor(  # type: ignore[misc]
         gap_local: float | None = None,
         extra_bounds: Sequence[FairnessBound] = (),
         access: str = "aware",
-        bins: int | Sequence[float] | None = 10,
-        labels: str = "observed",
+        bins: str | int | Sequence[float] | None = "auto",
+        labels: str = "shrunk",
         cost: ArrayLike | None = None,
         client_weight: Mapping[Any, float] | None = None,
         prefit: bool = True,

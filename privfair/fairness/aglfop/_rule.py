@@ -188,6 +188,38 @@ def fair_rule(
     >>> fair.accuracy < free.accuracy, fair.achieved["local"] <= 0.01, fair.proven_gap < 1e-6
     (True, True, True)
     """
+    return rule_told(
+        p, None, bounds, access=access, cost=cost, client_weight=client_weight,
+        positive=positive, tol=tol,
+    )  # fmt: skip
+
+
+def rule_told(
+    p: ArrayLike,
+    told: Array | None,
+    bounds: FairnessBound | Sequence[FairnessBound],
+    *,
+    access: str = "aware",
+    cost: ArrayLike | None = None,
+    client_weight: ArrayLike | None = None,
+    positive: int = 1,
+    tol: float = 1e-11,
+) -> FairRule:
+    """Return the best rule within bounds on ``p`` at the cost that ``told`` says.
+
+    Parameters
+    ----------
+    p : array-like, shape (n_z, n_s, n_y, n_r)
+        A distribution, on which the bounds are to hold.
+    told : ndarray of the same shape, or None
+        The same masses of (z, s, r), with the rates of labels that tell the cost; None is ``p``.
+    bounds, access, cost, client_weight, positive, tol
+        As in :func:`fair_rule`.
+
+    Returns
+    -------
+    FairRule
+    """
     table = _checked_table(p)
     given = check_bounds(bounds)
     check.one_of(ACCESS, access=access)
@@ -209,11 +241,25 @@ def fair_rule(
             UtilityWarning,
             stacklevel=2,
         )
-    program = RuleProgram(
-        table, access=access, bounds=given, cost=charges, client_weight=weight,
-        positive=at, tol=check.positive(tol=tol),
-    )  # fmt: skip
+    more: dict[str, Any] = {
+        "access": access, "bounds": given, "cost": charges, "client_weight": weight,
+        "positive": at, "tol": check.positive(tol=tol),
+    }  # fmt: skip
+    program = RuleProgram(table, **more) if told is None else _Told(table, told, **more)
     return _as_rule(program, program.solve(), given, access, at)
+
+
+class _Told(RuleProgram):
+    """A program whose bounds are about one table and whose cost is about another."""
+
+    def __init__(self, p: Array, told: Array, **more: Any) -> None:
+        super().__init__(p, **more)
+        by_cell = np.einsum("zsyr,s,yk->zsrk", told, more["client_weight"], more["cost"])
+        hidden = tuple(i for i, axis in enumerate("zsr") if axis not in ACCESS[more["access"]])
+        self.cost = by_cell.sum(axis=hidden).reshape(-1, self.n_k)[self.visible]
+        self.free = np.zeros_like(self.cost)
+        self.free[np.arange(len(self.cost)), self.cost.argmin(axis=1)] = 1.0
+        self.of_free = {n: i.value(self.free.ravel()) for n, i in self.informations.items()}
 
 
 def _as_rule(

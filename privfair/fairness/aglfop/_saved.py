@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from privfair.core._format import json_number
 from privfair.core.exceptions import (
     InvalidParameterError,
     OutputTargetError,
@@ -61,6 +62,7 @@ def write(path: str | os.PathLike[str], model: Any) -> None:
         "result": model.result_.to_dict(),
         "pooled_rule": model.pooled_rule_.tolist(),
         "margin": model.margin_,
+        "label_precision": json_number(model.label_precision_),
         "n_fit": model.n_fit_,
         "private": model.private_,
         "privacy": model.privacy_.to_dict(),
@@ -135,6 +137,7 @@ def read(path: str | os.PathLike[str], cls: Any, estimator: Any) -> Any:
     made.achieved_global_ = result.achieved[prefix + "global"]
     made.achieved_local_ = result.achieved[prefix + "local"]
     made.margin_, made.n_fit_ = data["margin"], int(data["n_fit"])
+    made.label_precision_ = float(data["label_precision"])
     made.private_, made.privacy_ = bool(data["private"]), _guarantee(data["privacy"])
     made.release_ = made._table = None
     if data["n_features_in"] is not None:

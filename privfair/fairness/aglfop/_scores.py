@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,20 @@ from privfair.core.exceptions import (
 )
 from privfair.core.frames import as_vector, missing_mask
 
-__all__ = ["ScoreBins", "client_codes", "client_list", "label_codes", "responses"]
+__all__ = [
+    "ScoreBins",
+    "client_codes",
+    "client_list",
+    "label_codes",
+    "number_of_bins",
+    "responses",
+]
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _METHODS = ("predict_proba", "decision_function", "predict")
+_FEWEST_BINS, _MOST_BINS = 2, 64
 
 
 def response_method(estimator: Any, bins: Any) -> str:
@@ -94,7 +103,8 @@ class ScoreBins:
         if not isinstance(bins, int | np.integer) or isinstance(bins, bool):
             if not isinstance(bins, Sequence | np.ndarray) or isinstance(bins, str):
                 raise InvalidTypeError(
-                    f"bins must be a number of bins, a list of edges or None, got {bins!r}."
+                    "bins must be a number of bins, 'auto', a list of edges or None, got "
+                    f"{bins!r}."
                 )
             edges = np.asarray(bins, dtype=float)
             if edges.ndim != 1 or not np.isfinite(edges).all() or (np.diff(edges) <= 0).any():
@@ -127,6 +137,29 @@ class ScoreBins:
         if self.by_class:
             place = output.argmax(axis=1) * (self.edges.size + 1) + place
         return np.asarray(place, dtype=np.int64)
+
+
+def number_of_bins(n_rows: int, n_cells: int, *, smooth: bool) -> int:
+    """Return how many bins the rows support.
+
+    Parameters
+    ----------
+    n_rows : int
+    n_cells : int
+        Groups times clients, times predicted classes where bins are crossed with them.
+    smooth : bool
+        Whether rates of labels vary smoothly over cells, or each cell has the rate of its rows.
+
+    Notes
+    -----
+    With n rows for each group of each client, a threshold that must lie on one of R edges costs
+    about 1 / R^2. Rates of n / R rows are off by sqrt(R / n), and decide wrongly in cells that
+    are so near to indifference: R / n. The sum is least near R = n^(1/3). Smooth rates do not get
+    worse with R, and with R = 2 n^(1/2) what a threshold loses to its edges is a quarter of 1 / n.
+    """
+    share = n_rows / max(n_cells, 1)
+    number = round(2 * math.sqrt(share) if smooth else share ** (1 / 3))
+    return min(max(number, _FEWEST_BINS), _MOST_BINS)
 
 
 def _scores(output: NDArray[Any]) -> Array:

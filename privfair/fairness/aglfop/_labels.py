@@ -1,0 +1,184 @@
+"""What labels tell about cells of few rows: rates drawn towards calibrated scores.
+
+The observed rate of a cell has the variance of its few rows, and a rule that is best for it fits
+chance. Scores have little variance and may be off. A cell's rates are therefore taken to be a
+Dirichlet draw around the calibrated scores, of a precision that is estimated from all cells: the
+posterior mean (counts + precision * scores) / (rows + precision) has the observed rates at
+precision 0 and the calibrated scores at infinity.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from scipy.special import gammaln, log_softmax
+
+__all__ = ["drawn_in", "noisy_rows"]
+
+Array = NDArray[np.float64]
+
+_LOG_RANGE = (math.log(0.1), math.log(1e5))
+_WIDTHS = (0.03, 0.1, 0.3, 1.0)
+_STEP = 1e-4
+_LEAST = 1e-6  # probability below which a score's logarithm is cut
+
+
+def calibrated(rows: Array, rates: Array, scores: Array) -> Array:
+    """Return rates of all cells by a model of few parameters, fitted to those observed.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n_z, n_s, n_r)
+        How many rows' worth each cell's rates are.
+    rates : ndarray, shape (n_z, n_s, n_y, n_r)
+        Observed rates of labels; anything where there are no rows.
+    scores : ndarray, shape (n_z, n_s, n_y, n_r)
+        Scores in the logarithm's scale, such as logarithms of mean probabilities.
+
+    Returns
+    -------
+    ndarray, shape (n_z, n_s, n_y, n_r)
+
+    Notes
+    -----
+    log odds = slope * score + label + (group, label) + (client, label): Platt's scaling with
+    offsets, normal around the scores as they are. Their standard deviation is the one under which
+    all rates together are likeliest (Laplace's approximation): where scores are right, few rows
+    do not move them.
+    """
+    n_z, n_s, n_y, _ = rates.shape
+    counts = rates * rows[:, :, None, :]
+    sizes = (1, n_y, n_z * n_y, n_s * n_y)
+    ends = np.cumsum(sizes)[:-1]
+
+    def parts(theta: Array) -> tuple[float, Array]:
+        slope, label, group, client = np.split(theta, ends)
+        offset = label[None, None, :] + group.reshape(n_z, 1, n_y) + client.reshape(1, n_s, n_y)
+        return float(slope[0]), offset[..., None]
+
+    start = np.zeros(sum(sizes))
+    start[0] = 1.0
+
+    def loss(theta: Array, width: float) -> tuple[float, Array]:
+        slope, offset = parts(theta)
+        logs = log_softmax(slope * scores + offset, axis=2)
+        pull = rows[:, :, None, :] * np.exp(logs) - counts
+        off = theta - start
+        by_cell = pull.sum(axis=3)
+        gradient = np.concatenate([
+            [(pull * scores).sum()], by_cell.sum(axis=(0, 1)), by_cell.sum(axis=1).ravel(),
+            by_cell.sum(axis=0).ravel(),
+        ])  # fmt: skip
+        value = -(counts * logs).sum() + 0.5 * (off @ off) / width**2
+        return float(value), gradient + off / width**2
+
+    best, theta = math.inf, start
+    for width in _WIDTHS:
+        found = optimize.minimize(loss, theta, (width,), jac=True, method="L-BFGS-B")
+        steps = _STEP * np.eye(start.size)
+        rows_of = [loss(found.x + e, width)[1] - loss(found.x - e, width)[1] for e in steps]
+        curved = np.linalg.eigvalsh((np.array(rows_of) + np.array(rows_of).T) / (4 * _STEP))
+        unlikely = found.fun + 0.5 * np.log(np.maximum(curved * width**2, 1.0)).sum()
+        if unlikely < best:
+            best, theta = float(unlikely), found.x
+    slope, offset = parts(theta)
+    return np.asarray(np.exp(log_softmax(slope * scores + offset, axis=2)))
+
+
+def precision_of(rows: Array, rates: Array, centre: Array) -> float:
+    """Return the precision of Dirichlet draws around ``centre`` under which rates are likeliest.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n_z, n_s, n_r)
+    rates, centre : ndarray, shape (n_z, n_s, n_y, n_r)
+
+    Returns
+    -------
+    float
+        ``inf`` where rates do not vary more than rows by chance.
+    """
+    n = np.moveaxis(np.broadcast_to(rows[:, :, None, :], rates.shape), 2, -1)[..., 0].ravel()
+    seen = n > 0
+    n = n[seen]
+    flat = (-1, rates.shape[2])
+    counts = np.moveaxis(rates, 2, -1).reshape(flat)[seen] * n[:, None]
+    mean = np.moveaxis(centre, 2, -1).reshape(flat)[seen]
+
+    def unlikely(log_precision: float) -> float:
+        a = math.exp(log_precision)
+        return -float(
+            (gammaln(a) - gammaln(n + a)).sum()
+            + (gammaln(counts + a * mean) - gammaln(a * mean)).sum()
+        )
+
+    found = optimize.minimize_scalar(unlikely, bounds=_LOG_RANGE, method="bounded")
+    if unlikely(_LOG_RANGE[1]) <= float(found.fun) + 1e-6:
+        return math.inf
+    return math.exp(float(found.x))
+
+
+def drawn_in(p: Array, rows: Array, scores: Array | None) -> tuple[Array, float]:
+    """Return a table with its rates of labels drawn towards calibrated scores.
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_z, n_s, n_y, n_r)
+        Masses of group, client and bin are kept.
+    rows : ndarray, shape (n_z, n_s, n_r)
+        How many rows' worth each cell's rates are.
+    scores : ndarray, shape (n_z, n_s, n_y, n_r), or None
+        Mean probabilities of the labels by the classifier. None takes the rates of each bin over
+        all groups and clients.
+
+    Returns
+    -------
+    table : ndarray, shape of ``p``
+    precision : float
+        How many rows the calibrated scores count for.
+    """
+    mass = p.sum(axis=2, keepdims=True)
+    rates = p / np.where(mass > 0, mass, 1.0)
+    if scores is None:
+        counts = (rates * rows[:, :, None, :]).sum(axis=(0, 1)) + 1.0
+        scores = np.broadcast_to(counts / counts.sum(axis=0), p.shape)
+    logs = np.log(np.maximum(scores, _LEAST))
+    centre = calibrated(rows, rates, logs - logs.mean(axis=2, keepdims=True))
+    precision = precision_of(rows, rates, centre)
+    if math.isinf(precision):
+        return mass * centre, precision
+    share = (rows / (rows + precision))[:, :, None, :]
+    return mass * (share * rates + (1.0 - share) * centre), precision
+
+
+def noisy_rows(p: Array, n: float, variance: float) -> Array:
+    """Return how many rows' worth the rates of cells are under noise of their counts.
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_z, n_s, n_y, n_r)
+        Repaired noisy shares.
+    n : float
+        Number of rows.
+    variance : float
+        Of the noise of one count.
+
+    Returns
+    -------
+    ndarray, shape (n_z, n_s, n_r)
+        The number of rows whose sampling alone would make the rates as uncertain.
+    """
+    count = n * p.sum(axis=2)
+    seen = count > 0
+    one = np.where(seen, count, 1.0)
+    rates = n * p / one[:, :, None, :]
+    n_y = p.shape[2]
+    # Rates near 0 or 1 would tell that sampling hardly moves them; noise would not be small then.
+    square = ((rates * one[:, :, None, :] + 1.0) / (one[:, :, None, :] + n_y)) ** 2
+    square = square.sum(axis=2)
+    sampled = (1.0 - square) / one
+    added = variance * (n_y - 2.0 + n_y * square) / one**2
+    return np.where(seen, one * sampled / (sampled + added), 0.0)
