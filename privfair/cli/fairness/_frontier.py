@@ -9,16 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from privfair.cli._common import ExitCode, clean, example, finish, note, output
+from privfair.cli._common import (
+    ExitCode,
+    clean,
+    epsilon_option,
+    example,
+    finish,
+    note,
+    output,
+)
+from privfair.cli.fairness._counts import Counts, counted, released
 from privfair.cli.fairness._plot import PLOT, check_plot, save
-from privfair.cli.fairness._table import LEDGER, Rows, column_options, enter_raw, read_rows
+from privfair.cli.fairness._table import LEDGER, column_options, declared, enter_raw, read_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["frontier"]
 
-BINS = 10
 LEAST = 1e-5  # bits; below this a bound cannot be told from none of the information at all
 _ACCESS = ("aware", "client_blind", "group_blind", "blind")
 _CRITERIA = ("demographic_parity", "equalized_odds", "equal_opportunity")
@@ -35,6 +43,11 @@ _TABLE = r"printf 'y,yhat,sex\n1,1,f\n0,0,f\n0,1,f\n0,0,f\n1,1,m\n1,1,m\n1,0,m\n
               help="Bound the information within clients, not over all rows.")  # fmt: skip
 @click.option("--points", type=click.IntRange(2, 200), default=9, show_default=True,
               help="Bounds from 0 to the information in the labels or decisions.")  # fmt: skip
+@epsilon_option(default=None, help="Release one table under this epsilon; all is made of it.")
+@click.option("--groups", multiple=True, metavar="COLUMN=A,B,...",
+              help="Public groups of an attribute, for --epsilon: sex=f,m.")  # fmt: skip
+@click.option("--clients", default=None, metavar="A,B,...",
+              help="All clients, as public knowledge, for --epsilon.")  # fmt: skip
 @LEDGER
 @PLOT
 @example(_TABLE + "privfair fairness frontier --predictions - --label y --prediction yhat "
@@ -54,11 +67,17 @@ def frontier(plot: Path | None, **given: Any) -> None:
         given["access"] = {"aware": "client_blind", "group_blind": "blind"}[given["access"]]
     if given["ledger_path"] is not None:
         check_target(given["ledger_path"], "--ledger")
-    rows = read_rows(given)
-    if rows.decisions is None:
+    if given["prediction"] is None and given["threshold"] is None:
         raise click.UsageError("Give --prediction, or --score with --threshold.")
-    enter_raw(given["ledger_path"], rows.name, "raw accuracy-fairness frontier")
-    data = _solve(rows, given)
+    _check_public(given)
+    public = None if given["epsilon"] is None else declared(given)
+    rows = read_rows(given)
+    if public is None:
+        table = counted(rows)
+        enter_raw(given["ledger_path"], rows.name, "raw accuracy-fairness frontier")
+    else:
+        table = released(rows, given, *public)
+    data = _solve(table, given)
     output(data, lambda console: _draw(console, data))
     if plot is not None:
         save(plot, lambda ax: _figure(ax, data))
@@ -69,67 +88,30 @@ def frontier(plot: Path | None, **given: Any) -> None:
         finish(ExitCode.NOT_CONVERGED)
 
 
-def _grouped(rows: Rows) -> tuple[Any, list[str]]:
-    """Return the group of each row, attributes crossed, and the names of the groups."""
-    import numpy as np
-    import pandas as pd
-
-    found = [pd.factorize(column.astype(str), sort=True) for _, column in rows.sensitive.items()]
-    shape = [len(names) for _, names in found]
-    seen, z = np.unique(np.ravel_multi_index([c for c, _ in found], shape), return_inverse=True)
-    places = zip(*np.unravel_index(seen, shape), strict=True)
-    groups = [" x ".join(str(found[j][1][k]) for j, k in enumerate(place)) for place in places]
-    return z.ravel(), groups
+def _check_public(given: dict[str, Any]) -> None:
+    if given["epsilon"] is None:
+        for name in ("groups", "clients"):
+            if given[name]:
+                raise click.UsageError(f"--{name} is for --epsilon; leave it out.")
+    elif given["client"] is not None and given["clients"] is None:
+        raise click.UsageError("--epsilon needs --clients A,B,...: which occur is private.")
+    elif given["client"] is None and given["clients"] is not None:
+        raise click.UsageError("--clients lists those of --client; give it.")
 
 
-def _table(rows: Rows, given: dict[str, Any]) -> tuple[Any, list[str], list[str]]:
-    """Return p(group, client, label, response), and the names of groups and clients."""
-    import numpy as np
-    import pandas as pd
-
-    from privfair.core.exceptions import SensitiveFeatureError, SingleGroupError
-
-    frame = rows.sensitive
-    for name in frame.columns:
-        if frame[name].dtype.kind == "f" and frame[name].nunique() > 12:
-            raise SensitiveFeatureError(
-                f"sensitive feature {name!r} is a quantity; declare its cuts: --bin {name}=A,B."
-            )
-    z, groups = _grouped(rows)
-    if len(groups) < 2:
-        raise SingleGroupError(
-            f"the rows are of one group only ({clean(groups[0])}), so that there is nothing to "
-            "compare."
-        )
-    s, clients = np.zeros(len(z), dtype=int), ["all rows"]
-    if rows.client is not None:
-        s, names = pd.factorize(rows.client.astype(str), sort=True)
-        clients = [str(name) for name in names]
-    bins = np.zeros(len(z), dtype=int)
-    if rows.score is not None:
-        edges = np.unique(np.quantile(rows.score, np.arange(1, BINS) / BINS))
-        bins = np.searchsorted(edges, rows.score, side="right")
-    # A response refines the decision, so that the decisions as they are are one of the rules.
-    r = pd.factorize(2 * bins + rows.decisions, sort=True)[0]
-    shape = (len(groups), len(clients), 2, int(r.max()) + 1)
-    code = np.ravel_multi_index((z, s, rows.labels, r), shape)
-    counts = np.bincount(code, minlength=math.prod(shape)).reshape(shape)
-    return counts / counts.sum(), groups, clients
-
-
-def _solve(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
+def _solve(table: Counts, given: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     from privfair.core.exceptions import PrivfairWarning, SolverError
     from privfair.fairness.aglfop import FairnessBound, aglfop, fair_rule
     from privfair.fairness.pid import pid_from_joint
 
-    p, groups, clients = _table(rows, given)
+    p, groups = table.p, table.groups
     which = "local" if given["local"] else "global"
     labels = p.sum(axis=3)
     parts = pid_from_joint(np.moveaxis(labels, 1, 2))
     top = float(getattr(parts, f"{which}_disparity"))
-    model = _model(rows, p, groups, which)
+    model = _model(table, which)
     points = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrivfairWarning)
@@ -148,11 +130,16 @@ def _solve(rows: Rows, given: dict[str, Any]) -> dict[str, Any]:
             except SolverError as error:
                 note(f"rule at {eps:.4g} bits: {error}")
             points.append(_point(eps, oracle, rule, p, groups))
-    return {
+    found = {
         "kind": "frontier", "unit": "bits", "bounded": which, "criterion": given["criterion"],
-        "access": given["access"], "rows": len(rows.frame), "groups": groups,
-        "n_clients": len(clients), "label_information": top, "points": points, "given": model,
+        "access": given["access"], "rows": table.n, "groups": groups,
+        "n_clients": len(table.clients), "label_information": top, "points": points,
+        "given": model,
     }  # fmt: skip
+    if table.release is not None:
+        found |= {"privacy": table.release.privacy.to_dict(),
+                  "noise_share": table.release.noise_share}  # fmt: skip
+    return found
 
 
 def _point(eps: float, oracle: Any, rule: Any, p: Any, groups: list[str]) -> dict[str, Any]:
@@ -165,41 +152,41 @@ def _point(eps: float, oracle: Any, rule: Any, p: Any, groups: list[str]) -> dic
     }
     if rule is not None:
         mass = p.sum(axis=(1, 2, 3))
-        hits = np.einsum("zsyr,zsry->z", p, rule.rule) / mass
+        hits = np.einsum("zsyr,zsry->z", p, rule.rule) / np.where(mass > 0, mass, 1.0)
+        seen = zip(groups, hits, mass, strict=True)  # a declared group may have no rows
         entry["rule"] = {
             "accuracy": rule.accuracy, "prices": dict(rule.prices), "gap": rule.proven_gap,
             "achieved": dict(rule.achieved), "gaps": dict(rule.gaps), "status": rule.status,
-            "errors": {g: float(1 - h) for g, h in zip(groups, hits, strict=True)},
+            "errors": {g: float(1 - h) for g, h, m in seen if m > 0},
         }  # fmt: skip
     return entry
 
 
-def _model(rows: Rows, p: Any, groups: list[str], which: str) -> dict[str, Any]:
-    """Place the decisions as they are."""
+def _model(table: Counts, which: str) -> dict[str, Any]:
+    """Place the decisions as they are; they were not chosen on the table."""
     import numpy as np
 
     from privfair.fairness.pid import pid_from_joint
 
-    wide = _decided(rows, p)
-    parts = pid_from_joint(wide)
-    return {
-        "accuracy": float(np.mean(rows.decisions == rows.labels)),
-        "disparity": float(getattr(parts, f"{which}_disparity")),
+    rule = np.eye(2)[table.decided]
+    wide = np.einsum("zsyr,rk->zks", table.p, rule)
+    found: dict[str, Any] = {
+        "accuracy": float((table.p * rule.T).sum()),
+        "disparity": float(getattr(pid_from_joint(wide), f"{which}_disparity")),
     }
-
-
-def _decided(rows: Rows, p: Any) -> Any:
-    import numpy as np
-    import pandas as pd
-
-    z = _grouped(rows)[0]
-    s = np.zeros(len(z), dtype=int)
-    if rows.client is not None:
-        s = pd.factorize(rows.client.astype(str), sort=True)[0]
-    shape = (int(z.max()) + 1, 2, int(s.max()) + 1)
-    code = np.ravel_multi_index((z, rows.decisions, s), shape)
-    counts = np.bincount(code, minlength=math.prod(shape)).reshape(shape)
-    return counts / counts.sum()
+    if table.release is not None:
+        # Linear in the noisy counts, so that the repair that a distribution needs, and its bias,
+        # are left out; less a constant near the accuracy, which keeps the noise low.
+        off = rule.T - found["accuracy"]
+        shift = float((table.release.counts * off).sum()) / table.n
+        variance = max(0.0, float((table.p * off**2).sum()) - shift**2) / table.n
+        size = table.p[:, :, 0, 0].size
+        variance += table.release.noise.variance * size * float((off**2).sum()) / table.n**2
+        value, half = found["accuracy"] + shift, 1.959964 * math.sqrt(variance)
+        found |= {"accuracy": min(1.0, max(0.0, value)),
+                  "accuracy_low": max(0.0, value - half),
+                  "accuracy_high": min(1.0, value + half)}  # fmt: skip
+    return found
 
 
 def _draw(console: Console, data: dict[str, Any]) -> None:
@@ -234,6 +221,14 @@ def _draw(console: Console, data: dict[str, Any]) -> None:
         "The bound knows the labels: no classifier need reach it. The rule "
         f"({data['access']}) is found on these rows. Prices: slope of accuracy per 0.01 bit."
     )
+    if "privacy" in data:
+        given = data["given"]
+        console.print(
+            f"All of it is made of one table released at epsilon {data['privacy']['epsilon']:g}, "
+            f"and carries its noise: the cells' noise adds up to {data['noise_share']:.1%} of the "
+            "rows. Accuracy of the decisions given, sampling and noise: "
+            f"{given['accuracy_low']:.4f} to {given['accuracy_high']:.4f} (95 %)."
+        )
 
 
 def _price_of(rule: dict[str, Any], which: str) -> float:

@@ -22,6 +22,7 @@ from privfair.cli.fairness._table import (
     LEDGER,
     Rows,
     column_options,
+    declared,
     enter_raw,
     read_rows,
     statistics_options,
@@ -130,28 +131,8 @@ def _public(given: dict[str, Any]) -> tuple[Any, Any]:
     """Return the declared groups, cuts among them, and the declared clients."""
     if given["epsilon"] is None:
         return None, None
-    from privfair.cli._audit_table import read_cut, read_public
-    from privfair.fairness import bin_sensitive
-
-    known = dict(read_public(text) for text in given["groups"])
-    for text in given["bins"]:
-        name, cuts = read_cut(text)
-        middles = [(a + b) / 2 for a, b in zip(cuts, cuts[1:], strict=False)]
-        known[name] = list(bin_sensitive([cuts[0] - 1, *middles, cuts[-1] + 1], cuts).tolist())
-    wanted = list(dict.fromkeys(given["sensitive"]))
-    for name in wanted:
-        if name not in known:
-            raise click.UsageError(
-                f"--epsilon needs the groups of {name}, as public knowledge: --groups {name}=a,b."
-            )
-        if given["missing_group"] is not None:
-            known[name] = [*known[name], given["missing_group"]]
-    clients = [part.strip() for part in given["clients"].split(",") if part.strip()]
-    if len(clients) < 2:
-        raise click.BadParameter("give at least two clients.", param_hint="--clients")
-    if len(wanted) == 1:
-        return known[wanted[0]], clients
-    return {name: known[name] for name in wanted}, clients
+    groups, clients = declared(given)
+    return (next(iter(groups.values())) if len(groups) == 1 else groups), clients
 
 
 def _fit(rows: Rows, given: dict[str, Any], groups: Any, clients: Any) -> Any:

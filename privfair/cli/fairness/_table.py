@@ -16,6 +16,7 @@ __all__ = [
     "RULES",
     "Rows",
     "column_options",
+    "declared",
     "enter_raw",
     "read_rows",
     "statistics_options",
@@ -254,6 +255,33 @@ def _text(column: Any, missing: Any) -> Any:
     gone = column.isna().tolist()
     text = [missing if lost else one(v) for v, lost in zip(column.tolist(), gone, strict=True)]
     return pd.Series(text, index=column.index, name=column.name, dtype=object)
+
+
+def declared(given: dict[str, Any]) -> tuple[dict[str, list[str]], list[str] | None]:
+    """Return the public groups of each attribute, cuts among them, and the public clients."""
+    from privfair.cli._audit_table import read_cut, read_public
+    from privfair.fairness import bin_sensitive
+
+    known = dict(read_public(text) for text in given["groups"])
+    for text in given["bins"]:
+        name, cuts = read_cut(text)
+        middles = [(a + b) / 2 for a, b in zip(cuts, cuts[1:], strict=False)]
+        known[name] = list(bin_sensitive([cuts[0] - 1, *middles, cuts[-1] + 1], cuts).tolist())
+    wanted = list(dict.fromkeys(given["sensitive"]))
+    for name in wanted:
+        if name not in known:
+            raise click.UsageError(
+                f"--epsilon needs the groups of {name}, as public knowledge: --groups {name}=a,b."
+            )
+        if given["missing_group"] is not None:
+            known[name] = [*known[name], given["missing_group"]]
+    groups = {name: known[name] for name in wanted}
+    if given["client"] is None:
+        return groups, None
+    clients = [part.strip() for part in given["clients"].split(",") if part.strip()]
+    if len(clients) < 2:
+        raise click.BadParameter("give at least two clients.", param_hint="--clients")
+    return groups, clients
 
 
 def enter_raw(path: Path | None, name: str, what: str) -> None:
