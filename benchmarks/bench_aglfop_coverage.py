@@ -38,7 +38,7 @@ from privfair.fairness.aglfop._rule import fair_rule, measured
 
 QUICK = "--quick" in sys.argv
 ROWS, BINS, LEVEL = 2000, 10, 0.9
-CERTIFICATES, ESTIMATES, RESAMPLES = (10, 4, 40) if QUICK else (200, 40, 50)
+CERTIFICATES, ESTIMATES, RESAMPLES = (10, 4, 40) if QUICK else (1000, 40, 50)
 BEST = (
     ("oracle", None, 0.003, "delta"),
     ("oracle", None, 0.0, "delta"),
@@ -89,7 +89,9 @@ def rows(p: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
 def certificate(gap: float, epsilon: float | None) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     p = population(gap)
-    model = AGLFOPPostProcessor(Scored(), eps_global=0.005, eps_local=0.005, bins=EDGES)
+    model = AGLFOPPostProcessor(
+        Scored(), eps_global=0.005, eps_local=0.005, bins=EDGES, labels="observed"
+    )
     model.fit(**rows(p, rng))
     achieved, gaps = measured(p, model.rule_, model._bounds, 1)
     truth = {f"information_{k}": v for k, v in achieved.items()}

@@ -300,3 +300,125 @@ def test_bars_add_up_to_the_global_disparity(limits: AGLFOP, data: dict[str, np.
     tied = AGLFOP(tie_break="least_disparity").fit(**data).solve(0.003, 0.003)
     assert widths[0, 1] + widths[1, 1] == pytest.approx(tied.global_disparity, abs=1e-6)
     assert widths[0, 1] + widths[2, 1] == pytest.approx(tied.local_disparity, abs=1e-6)
+
+
+# -- costs and weights of clients -----------------------------------------------------------------
+
+COST = [[0.0, 0.4], [1.0, 0.1]]  # a missed positive costs most, and a true one is not free
+WEIGHT = {"a": 1.0, "b": 0.0, "c": 4.0}
+
+
+def of_model(rows: dict[str, np.ndarray], **more: object) -> AGLFOP:
+    return AGLFOP(mode="model", bins=5, **more).fit(
+        rows["y"], sensitive_features=rows["sensitive_features"], client=rows["client"],
+        y_score=rows["score"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("bounds", [(0.002, 0.004), (0.0, None), (None, 0.0), (None, None)])
+@pytest.mark.parametrize("mode", ["oracle", "model"])
+def test_costs_and_weights_are_those_of_a_rule(
+    mode: str, bounds: tuple, rows: dict[str, np.ndarray], data: dict[str, np.ndarray]
+) -> None:
+    bound = FairnessBound(eps_global=bounds[0], eps_local=bounds[1])
+    for more in ({"cost": COST}, {"client_weight": WEIGHT},
+                 {"cost": COST, "client_weight": WEIGHT}):  # fmt: skip
+        limits = of_model(rows, **more) if mode == "model" else AGLFOP(**more).fit(**data)
+        p = limits.p_ if mode == "model" else limits.p_[..., None] * np.eye(2)
+        weight = [WEIGHT[c] for c in limits.clients_] if "client_weight" in more else None
+        best = fair_rule(p, bound, cost=more.get("cost"), client_weight=weight)
+        found = limits.solve(*bounds)
+        assert found.accuracy == pytest.approx(best.accuracy, abs=2e-6)
+        lower = found.lower if hasattr(found, "lower") else found.error_lower
+        assert lower <= best.cost + 1e-9 and best.lower <= 1 - found.accuracy + 1e-9
+        assert 1 - found.accuracy - lower < 1e-5
+
+
+def test_costs_bend_the_surface_and_the_intervals(
+    rows: dict[str, np.ndarray], data: dict[str, np.ndarray]
+) -> None:
+    for limits in (AGLFOP(cost=COST, client_weight=WEIGHT).fit(**data),
+                   of_model(rows, client_weight=WEIGHT)):  # fmt: skip
+        limits.frontier(n=5, tol=4e-3)
+        low, high = limits.surface_.bounds(0.002, 0.003)
+        assert low - 1e-7 <= 1 - limits.solve(0.002, 0.003).accuracy <= high + 1e-7
+        e = limits.estimate(0.002, method="bootstrap", n_resamples=10, random_state=0)
+        assert e.low <= e.value <= e.high
+        assert e.value == pytest.approx(limits.solve(0.002).accuracy, abs=1e-7)
+        with pytest.raises(InvalidParameterError, match="bootstrap"):
+            limits.estimate(0.002)
+        assert "client_weight" in limits.get_params()
+    strict = AGLFOP(cost=COST).fit(**data).solve(eps_client={"b": 0.0})
+    assert strict.achieved["client:1"] < 1e-9
+    with pytest.raises(InvalidParameterError, match="scale it"):
+        AGLFOP(cost=[[0, 2], [1, 0]]).fit(**data).estimate(method="bootstrap")
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"cost": [[0.0, 1.0]]}, "one row per label"),
+        ({"cost": [[0.0, np.nan], [1.0, 0.0]]}, "finite"),
+        ({"client_weight": {"a": 1.0}}, "every client"),
+        ({"client_weight": {"a": 0.0, "b": 0.0, "c": 0.0}}, "positive for some client"),
+        ({"cost": COST, "tie_break": "least_disparity"}, "tie_break"),
+    ],
+)
+def test_bad_costs_are_refused_before_anything_is_spent(
+    more: dict, text: str, data: dict[str, np.ndarray]
+) -> None:
+    ledger = Ledger()
+    public = {"privacy": Budget(1.0), "groups": ["f", "m"], "clients": ["a", "b", "c"],
+              "classes": [0, 1], "ledger": ledger}  # fmt: skip
+    for given in ({}, public):
+        with pytest.raises((InvalidParameterError, DataError), match=text):
+            AGLFOP(**more, **given).fit(**data)
+    assert not ledger.entries()
+
+
+# -- what the optimum of a model is made of -------------------------------------------------------
+
+
+@pytest.mark.parametrize("criterion", ["demographic_parity", "equalized_odds",
+                                       "equal_opportunity"])  # fmt: skip
+def test_parts_of_a_model_add_up_to_what_its_bounds_are_about(
+    criterion: str, rows: dict[str, np.ndarray]
+) -> None:
+    model = of_model(rows, criterion=criterion)
+    bounds = [(None, None), (0.001, None), (0.002, 0.003), (0.0, 0.001), (0.0, 0.0)]
+    parts = model._parts(bounds)
+    assert all(value.min() > -1e-9 for value in parts.values())
+    wide, narrow = parts["unique"] + parts["redundant"], parts["unique"] + parts["masked"]
+    for i, (eps_global, eps_local) in enumerate(bounds):
+        answer = model.solve(eps_global, eps_local)
+        assert eps_global is None or wide[i] <= eps_global + 2e-6
+        assert eps_local is None or narrow[i] <= eps_local + 2e-6
+        assert wide[i] + narrow[i] <= sum(answer.achieved.values()) + 2e-6
+    free = model.solve()  # unique here, so that there is nothing to choose
+    assert wide[0] == pytest.approx(free.achieved["global"], abs=1e-6)
+    assert narrow[0] == pytest.approx(free.achieved["local"], abs=1e-6)
+    ax = model.plot_parts(bounds)
+    assert [bar.get_width() for bar in ax.containers[0]] == pytest.approx(
+        parts["unique"], abs=1e-5
+    )
+
+
+def test_panels_of_a_model_choose_the_least_disparity() -> None:
+    """One group's upper bin is a toss: deciding there like the other group costs nothing."""
+    z, r = np.repeat([0, 1], 400), np.tile([0, 1], 400)
+    s, y = np.tile([0, 0, 1, 1], 200), np.zeros(800, dtype=int)
+    for group, rate in ((0, 0.5), (1, 0.75)):
+        for k in (0, 1):
+            inside = np.flatnonzero((z == group) & (r == 1) & (s == k))
+            y[inside[: round(rate * inside.size)]] = 1
+    model = AGLFOP(mode="model", bins=[0.5]).fit(
+        y, sensitive_features=z, client=s, y_score=r.astype(float)
+    )
+    assert model.solve().achieved["global"] > 0.1  # the first best
+    parts = model._parts([(None, None), (0.01, 0.02)])
+    assert max(float(np.abs(v).max()) for v in parts.values()) < 1e-4
+    figure = model.plot_surface(parts=True, n=3)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0] == "best accuracy"  # achievable, and not said to be otherwise
+    for part in ("unique", "redundant", "masked"):
+        assert any(title.startswith(part) for title in titles)

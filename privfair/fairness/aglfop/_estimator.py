@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from privfair.core import _validation as check
-from privfair.core.estimate import Estimate
 from privfair.core.estimators import PrivateEstimatorMixin
 from privfair.core.exceptions import InvalidParameterError
+from privfair.fairness.aglfop._answers import AnswersMixin
 from privfair.fairness.aglfop._bounds import FairnessBound
-from privfair.fairness.aglfop._frontier import AGLFOPSurface, certified_surface
+from privfair.fairness.aglfop._frontier import AGLFOPSurface
+from privfair.fairness.aglfop._inputs import checked_cost, checked_weight
 from privfair.fairness.aglfop._measures import CRITERIA
-from privfair.fairness.aglfop._oracle import bound_in_nats, result_of
+from privfair.fairness.aglfop._pictures import PicturesMixin
 from privfair.fairness.aglfop._program import LN2, OracleProgram
-from privfair.fairness.aglfop._result import AGLFOPResult
-from privfair.fairness.aglfop._rule import FairRule, fair_rule
+from privfair.fairness.aglfop._rows import client_weights
 from privfair.fairness.aglfop._rule_program import ACCESS, RuleProgram
 from privfair.fairness.aglfop._table import read_table
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 __all__ = ["AGLFOP"]
+
+Array = NDArray[np.float64]
 
 MODES = ("oracle", "model")
 TIE_BREAKS = (None, "least_disparity")
 
 
-class AGLFOP(PrivateEstimatorMixin, BaseEstimator):
+class AGLFOP(AnswersMixin, PicturesMixin, PrivateEstimatorMixin, BaseEstimator):
     """How accurate decisions can be under bounds on global and local disparity.
 
     Fit on labelled rows; then ask for single answers, for the whole surface over both bounds
@@ -55,9 +56,15 @@ default="demographic_parity"
         holds predicted classes.
     pos_label : object, default=1
         The label that "equal_opportunity" looks at.
+    cost : array-like of shape (n_labels, n_decisions), or None, default=None
+        Cost of each decision (column) at each label (row); None counts errors. "Accuracy" is
+        then one minus the expected cost, and an oracle's answer a rule that sees the label.
+    client_weight : mapping of client to float, or None, default=None
+        Importance of each client's cost; scaled so that its mean over people is 1.
     tie_break : {None, "least_disparity"}, default=None
-        With mode="oracle": optimal masses are not unique. "least_disparity" solves a second
-        program for those of least global plus local disparity, at an error at most 1e-5 higher.
+        With mode="oracle" and no ``cost``: optimal masses are not unique. "least_disparity"
+        solves a second program for those of least global plus local disparity, at an error at
+        most 1e-5 higher.
     groups, clients, classes : sequence or None, default=None
         All groups, clients and labels that could occur. None: those of the rows. Needed with
         ``privacy``.
@@ -112,6 +119,8 @@ default="demographic_parity"
     True
     """
 
+    surface_: AGLFOPSurface
+
     def __init__(
         self,
         *,
@@ -120,6 +129,8 @@ default="demographic_parity"
         access: str = "aware",
         bins: int | Sequence[float] | None = 10,
         pos_label: Any = 1,
+        cost: ArrayLike | None = None,
+        client_weight: Mapping[Any, float] | None = None,
         tie_break: str | None = None,
         groups: Sequence[Any] | None = None,
         clients: Sequence[Any] | None = None,
@@ -134,6 +145,8 @@ default="demographic_parity"
         self.access = access
         self.bins = bins
         self.pos_label = pos_label
+        self.cost = cost
+        self.client_weight = client_weight
         self.tie_break = tie_break
         self.groups = groups
         self.clients = clients
@@ -178,7 +191,13 @@ default="demographic_parity"
             Rows that cannot be used; its subclasses say why.
         """
         self._check_parameters(y_score)
+        if self.privacy is not None:  # what can be told beforehand is not charged for
+            if self.classes is not None:
+                self._checked_cost(len(self.classes))
+            client_weights(self.client_weight, tuple(self.clients or ("all",)))
         table = read_table(self, y, sensitive_features, client, y_score, sample_weight)
+        self._checked_cost(len(table.classes))
+        self._client_weight = client_weights(self.client_weight, table.clients)
         self._table = table
         self.p_, self.n_fit_ = table.p, table.n
         self.groups_, self.clients_, self.classes_ = table.groups, table.clients, table.classes
@@ -206,6 +225,11 @@ default="demographic_parity"
                     "decision keeps it at error 0. Pass mode='model' and y_score, for what a "
                     "given classifier can achieve."
                 )
+            if self.cost is not None and self.tie_break is not None:
+                raise InvalidParameterError(
+                    "tie_break with cost= is refused: it chooses among masses of decisions, and "
+                    "the answer under a cost is a rule."
+                )
             if y_score is not None:
                 raise InvalidParameterError(
                     "y_score was given and mode='oracle' does not use it. Pass mode='model'."
@@ -223,15 +247,32 @@ default="demographic_parity"
 
     def _program_of(self, p: Any, *, clients: bool = False) -> Any:
         """Return the program of a table, with bounds on single clients if asked for."""
-        if self.mode == "oracle":
+        table = self._rule_table(p)
+        weight = checked_weight(self._client_weight, table)
+        if not self._by_rule:
             own = range(p.shape[1]) if clients else ()
-            return OracleProgram(p, tol=1e-3 * self.tol, clients=own)
-        n_y = p.shape[2]
+            return OracleProgram(p, tol=1e-3 * self.tol, clients=own, flip_cost=weight)
         return RuleProgram(
-            p, access=self.access, bounds=(FairnessBound(self.criterion),),
-            cost=1.0 - np.eye(n_y), client_weight=np.ones(p.shape[1]),
+            table, access=self._sees, bounds=(FairnessBound(self.criterion),),
+            cost=self._checked_cost(p.shape[2]), client_weight=weight,
             positive=self._positive(), tol=1e-3 * self.tol,
         )  # fmt: skip
+
+    @property
+    def _by_rule(self) -> bool:
+        """Whether answers are rules: of a model, or of an oracle whose errors differ."""
+        return self.mode == "model" or self.cost is not None
+
+    @property
+    def _sees(self) -> str:
+        return self.access if self.mode == "model" else "aware"
+
+    def _rule_table(self, p: Array) -> Array:
+        """Return p(z, s, y, r); what an oracle sees is the label itself."""
+        return p if p.ndim == 4 else p[..., None] * np.eye(p.shape[2])
+
+    def _checked_cost(self, n_y: int) -> Array:
+        return checked_cost(self.cost, n_y)
 
     def _positive(self) -> int:
         found = np.flatnonzero(self._table.classes == self.pos_label)
@@ -243,207 +284,3 @@ default="demographic_parity"
                 "equal opportunity looks at."
             )
         return 0
-
-    # -- answers ------------------------------------------------------------------------------
-    def solve(
-        self,
-        eps_global: float | None = None,
-        eps_local: float | None = None,
-        *,
-        eps_client: dict[Any, float] | None = None,
-    ) -> AGLFOPResult | FairRule:
-        """Return the best under bounds in bits.
-
-        Parameters
-        ----------
-        eps_global, eps_local : float or None
-            As in :func:`privfair.fairness.aglfop.aglfop`.
-        eps_client : dict of client to float, or None
-            Bounds for single clients: the local bound is a mean, which can hide a small client.
-
-        Returns
-        -------
-        AGLFOPResult or FairRule
-            The second with mode="model".
-        """
-        check_is_fitted(self, "p_")
-        given = FairnessBound(self.criterion, eps_global, eps_local, eps_client)
-        places = {name: i for i, name in enumerate(self.clients_)}
-        unknown = [name for name in given.eps_client or {} if name not in places]
-        if unknown:
-            raise InvalidParameterError(
-                f"eps_client names {len(unknown)} clients that are not in the fit; see clients_."
-            )
-        by_place = {places[name]: eps for name, eps in (given.eps_client or {}).items()}
-        if self.mode == "model":
-            placed = FairnessBound(self.criterion, eps_global, eps_local, by_place or None)
-            return fair_rule(
-                self.p_, placed, access=self.access, positive=self._positive(), tol=1e-3 * self.tol
-            )
-        bounds = {
-            "global": bound_in_nats("eps_global", eps_global, "bits"),
-            "local": bound_in_nats("eps_local", eps_local, "bits"),
-        } | {f"client:{i}": eps * LN2 for i, eps in by_place.items()}
-        point = self._program.solve(bounds)
-        if self.tie_break == "least_disparity":
-            from privfair.fairness.aglfop._ties import least_disparity
-
-            point = least_disparity(self._program, point)
-        names = {i: name for name, i in places.items()}
-        return result_of(
-            self._program, point, eps_global=eps_global, eps_local=eps_local, unit="bits",
-            price_client={names[i]: point.prices[f"client:{i}"] * LN2 for i in by_place},
-        )  # fmt: skip
-
-    def frontier(
-        self,
-        n: int = 30,
-        *,
-        grid: tuple[Iterable[float | None], Iterable[float | None]] | None = None,
-        tol: float = 1e-3,
-    ) -> Self | pd.DataFrame:
-        """Compute the surface over both bounds, or a table of given bounds.
-
-        Parameters
-        ----------
-        n : int, default=30
-            Points of the surface's grid along each axis.
-        grid : tuple of two sequences, or None
-            Global and local bounds in bits; all pairs are solved.
-        tol : float, default=1e-3
-            Proven distance on the surface's grid, in accuracy.
-
-        Returns
-        -------
-        self, or DataFrame
-            Without ``grid`` self, with ``surface_``. With it a table with one row a pair:
-            bounds, accuracy, error_lower, prices, disparities, status.
-        """
-        check_is_fitted(self, "p_")
-        if grid is None:
-            if check.positive_int(n=n) < 2:
-                raise InvalidParameterError(f"n must be at least 2, got {n}.")
-            self.surface_: AGLFOPSurface = certified_surface(
-                self._program, n=n, tol=check.positive(tol=tol)
-            )
-            return self
-        import pandas as pd
-
-        rows = []
-        for eps_global, eps_local in itertools.product(*grid):
-            answer = self.solve(eps_global, eps_local)
-            if isinstance(answer, FairRule):
-                prices, achieved = answer.prices, answer.achieved
-                lower = answer.lower
-                found = [prices.get(k, 0.0) for k in ("global", "local")]
-                found += [achieved["global"], achieved["local"]]
-            else:
-                lower = answer.error_lower
-                found = [answer.price_global, answer.price_local,
-                         answer.global_disparity, answer.local_disparity]  # fmt: skip
-            rows.append((eps_global, eps_local, answer.accuracy, lower, *found, answer.status))
-        return pd.DataFrame(
-            rows,
-            columns=["eps_global", "eps_local", "accuracy", "error_lower", "price_global",
-                     "price_local", "global_disparity", "local_disparity", "status"],
-        )  # fmt: skip
-
-    def estimate(
-        self,
-        eps_global: float | None = None,
-        eps_local: float | None = None,
-        *,
-        method: str = "delta",
-        confidence: float = 0.95,
-        n_resamples: int = 200,
-        by_client: bool = False,
-        random_state: Any = None,
-    ) -> Estimate:
-        """Return the best accuracy with an interval for the sample that the table comes from.
-
-        Parameters
-        ----------
-        eps_global, eps_local : float or None
-            Bounds in bits.
-        method : {"delta", "bootstrap"}, default="delta"
-            "delta" uses the multipliers of the cells and solves nothing more. "bootstrap" solves
-            resampled tables again; under ``privacy`` with fresh noise.
-        confidence : float, default=0.95
-        n_resamples : int, default=200
-            Tables of the bootstrap.
-        by_client : bool, default=False
-            Keep the clients' sizes fixed in the bootstrap.
-        random_state : int, Generator or None
-            Of the bootstrap.
-
-        Returns
-        -------
-        Estimate
-
-        Notes
-        -----
-        The best of a sample is biased: a rule fits its noise (too accurate), its labels look more
-        unequal than they are (not accurate enough), and repaired noisy counts are biased
-        themselves. ``value`` is the table's own and carries this; the interval of the bootstrap
-        covers bias that grows with the noise's standard deviation or its square, and is wider
-        than quantiles of the resamples (``details["percentile"]``), which carry the bias twice.
-        """
-        from privfair.fairness.aglfop._uncertainty import accuracy_estimate
-
-        check_is_fitted(self, "p_")
-        return accuracy_estimate(
-            self, eps_global, eps_local, method=method, confidence=confidence,
-            n_resamples=n_resamples, by_client=by_client, random_state=random_state,
-        )  # fmt: skip
-
-    # -- pictures -----------------------------------------------------------------------------
-    def plot_surface(self, ax: Any = None, *, parts: bool = False, n: int = 8) -> Any:
-        """Draw the accuracy over both bounds, and what the disparity of the optimum is made of.
-
-        Parameters
-        ----------
-        ax : matplotlib axes or None
-            Not with ``parts``.
-        parts : bool, default=False
-            Add panels of the unique, redundant and masked disparity of the optimum (of least
-            disparity, for it is not unique). Needs mode="oracle".
-        n : int, default=8
-            Points of the panels along each axis.
-
-        Returns
-        -------
-        matplotlib axes, or figure with ``parts``
-        """
-        from privfair.fairness.aglfop import _plot
-
-        check_is_fitted(self, "p_")
-        if not hasattr(self, "surface_"):
-            self.frontier()
-        oracle = self.mode == "oracle"
-        if not parts:
-            return _plot.plot_surface(self.surface_, ax=ax, bound_only=oracle)
-        if not oracle:
-            raise InvalidParameterError("parts=True needs mode='oracle'.")
-        return _plot.plot_panels(self._program, self.surface_, n=check.positive_int(n=n))
-
-    def plot_parts(
-        self, bounds: Sequence[tuple[float | None, float | None]], ax: Any = None
-    ) -> Any:
-        """Draw stacked bars of the parts of the disparity of the optimum at some bounds.
-
-        Parameters
-        ----------
-        bounds : sequence of (eps_global, eps_local)
-            In bits.
-        ax : matplotlib axes or None
-
-        Returns
-        -------
-        matplotlib axes
-        """
-        from privfair.fairness.aglfop import _plot
-
-        check_is_fitted(self, "p_")
-        if self.mode != "oracle":
-            raise InvalidParameterError("plot_parts needs mode='oracle'.")
-        return _plot.plot_bars(self._program, bounds, ax=ax)

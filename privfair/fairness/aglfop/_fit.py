@@ -17,6 +17,7 @@ from privfair.core.exceptions import (
     InvalidParameterError,
     InvalidTypeError,
     LabelError,
+    LengthMismatchError,
     PrivacyError,
     SensitiveFeatureError,
 )
@@ -24,9 +25,10 @@ from privfair.core.privacy import Budget, PrivacyGuarantee
 from privfair.fairness._contingency import ContingencyRelease
 from privfair.fairness._release import release_contingency
 from privfair.fairness.aglfop._bounds import FairnessBound, check_bounds
-from privfair.fairness.aglfop._labels import drawn_in, noisy_rows
+from privfair.fairness.aglfop._inputs import checked_cost
+from privfair.fairness.aglfop._labels import counted, drawn_in, middles, noisy_rows
 from privfair.fairness.aglfop._measures import context_index, influence
-from privfair.fairness.aglfop._rows import as_rows
+from privfair.fairness.aglfop._rows import as_rows, client_weights
 from privfair.fairness.aglfop._rule import FairRule, rule_told
 from privfair.fairness.aglfop._rule_program import ACCESS
 from privfair.fairness.aglfop._scores import (
@@ -114,9 +116,11 @@ def checked(
     )
     estimator, bins, r, soft = _scored(model, X, y, sample_weight, n_cells, smooth=smooth)
     labels = label_codes(y, bins.classes, "y")
+    if checked_cost(model.cost, bins.classes.size).shape[1] != bins.classes.size:
+        raise LengthMismatchError("cost must have one column for each class of the estimator.")
     return Plan(
         estimator, bins, groups, clients, (groups.codes, s, labels, r), weights, soft, bounds,
-        _client_weight(model.client_weight, clients), _positive(model.pos_label, bins.classes),
+        client_weights(model.client_weight, clients), _positive(model.pos_label, bins.classes),
     )  # fmt: skip
 
 
@@ -235,16 +239,6 @@ def _placed(bound: FairnessBound, clients: tuple[Any, ...]) -> FairnessBound:
     return replace(bound, eps_client={clients.index(c): e for c, e in bound.eps_client.items()})
 
 
-def _client_weight(given: Any, clients: tuple[Any, ...]) -> Array | None:
-    if given is None:
-        return None
-    if not hasattr(given, "keys") or set(given) != set(clients):
-        raise InvalidParameterError(
-            "client_weight must map every client to a number; leave it out to weigh them by size."
-        )
-    return np.array([check.non_negative(client_weight=given[c]) for c in clients])
-
-
 def _positive(pos_label: Any, classes: NDArray[Any]) -> int:
     if pos_label is None:
         return int(classes.size) - 1
@@ -265,7 +259,7 @@ def learn(model: Any, plan: Plan) -> None:
     informed: float | None = None
     told: Array | None
     if model.privacy is None:
-        p, told, precision = _counted(plan, shape, model.labels)
+        p, told, precision = counted(plan.codes, plan.weights, plan.soft, shape, model.labels)
         n = plan.codes[0].size
         if plan.weights is not None:  # rows of unequal weight tell as much as so many equal ones
             informed = float(plan.weights.sum() ** 2 / (plan.weights**2).sum())
@@ -275,7 +269,7 @@ def learn(model: Any, plan: Plan) -> None:
         p, n, noise = release.probabilities(), release.n, release.noise.variance
         told, precision = None, 0.0
         if model.labels == "shrunk":
-            mean = _of_bins(plan.bins, shape)
+            mean = middles(plan.bins, shape)
             told, precision = drawn_in(p, noisy_rows(p, n, noise), mean)
     given: dict[str, Any] = {
         "access": model.access,
@@ -301,39 +295,6 @@ def learn(model: Any, plan: Plan) -> None:
     else:
         note = "the estimator was trained on other rows, or privately: its cost is not in here"
         model.privacy_ = replace(release.privacy, assumptions=(*release.privacy.assumptions, note))
-
-
-def _counted(plan: Plan, shape: tuple[int, ...], labels: str) -> tuple[Array, Array | None, float]:
-    """Return p(z, s, y, r), the one for the cost if another, and what the scores count for."""
-    z, s, y, r = plan.codes
-    weight = np.ones(y.size) if plan.weights is None else plan.weights
-    observed, spread, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    np.add.at(observed, (z, s, y, r), weight)
-    np.add.at(square, (z, s, y, r), weight**2)
-    if plan.soft is not None:
-        for k in range(shape[2]):
-            np.add.at(spread, (z, s, np.full(y.size, k), r), weight * plan.soft[:, k])
-    if labels == "scores":
-        return np.asarray(spread / spread.sum()), None, math.inf
-    p = observed / observed.sum()
-    if labels == "observed":
-        return p, None, 0.0
-    total, squares = observed.sum(axis=2), square.sum(axis=2)
-    rows = total**2 / np.where(squares > 0, squares, 1.0)  # rows of unequal weight tell less
-    if plan.soft is None:
-        return (p, *drawn_in(p, rows, None))
-    size = np.where(total > 0, total, 1.0)[:, :, None, :]
-    mean = np.where(total[:, :, None, :] > 0, spread / size, 1.0 / shape[2])
-    return (p, *drawn_in(p, rows, mean))
-
-
-def _of_bins(bins: ScoreBins, shape: tuple[int, ...]) -> Array | None:
-    """Return the probabilities in the middle of public bins, where bins are of probabilities."""
-    if bins.method != "predict_proba" or bins.edges is None or bins.classes.size != 2:
-        return None
-    ends = np.concatenate([[0.0], np.clip(bins.edges, 0.0, 1.0), [1.0]])
-    middle = (ends[1:] + ends[:-1]) / 2
-    return np.broadcast_to(np.stack([1.0 - middle, middle]), shape)
 
 
 def released(

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from scipy import optimize
 from scipy.special import gammaln, log_softmax
 
-__all__ = ["drawn_in", "noisy_rows"]
+from privfair.fairness.aglfop._scores import ScoreBins
+
+__all__ = ["counted", "drawn_in", "middles", "noisy_rows"]
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _LOG_RANGE = (math.log(0.1), math.log(1e5))
 _WIDTHS = (0.03, 0.1, 0.3, 1.0)
@@ -182,3 +185,60 @@ def noisy_rows(p: Array, n: float, variance: float) -> Array:
     sampled = (1.0 - square) / one
     added = variance * (n_y - 2.0 + n_y * square) / one**2
     return np.where(seen, one * sampled / (sampled + added), 0.0)
+
+
+def counted(
+    codes: tuple[Ints, Ints, Ints, Ints],
+    weights: Array | None,
+    soft: Array | None,
+    shape: tuple[int, ...],
+    labels: str,
+) -> tuple[Array, Array | None, float]:
+    """Return the table of rows for the bounds, the one that tells the cost, and the precision.
+
+    Parameters
+    ----------
+    codes : tuple of ndarray of shape (n_rows,)
+        Group, client, label and bin.
+    weights : ndarray of shape (n_rows,), or None
+    soft : ndarray of shape (n_rows, n_y), or None
+        Probabilities of the labels by the classifier, where it has any.
+    shape : tuple of int
+    labels : {"shrunk", "observed", "scores"}
+
+    Returns
+    -------
+    p : ndarray, shape (n_z, n_s, n_y, n_r)
+    told : ndarray of the same shape, or None where it is ``p``
+    precision : float
+        How many rows of a cell the probabilities count for.
+    """
+    z, s, y, r = codes
+    weight = np.ones(y.size) if weights is None else weights
+    observed, spread, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    np.add.at(observed, (z, s, y, r), weight)
+    np.add.at(square, (z, s, y, r), weight**2)
+    if soft is not None:
+        for k in range(shape[2]):
+            np.add.at(spread, (z, s, np.full(y.size, k), r), weight * soft[:, k])
+    if labels == "scores":
+        return np.asarray(spread / spread.sum()), None, math.inf
+    p = observed / observed.sum()
+    if labels == "observed":
+        return p, None, 0.0
+    total, squares = observed.sum(axis=2), square.sum(axis=2)
+    rows = total**2 / np.where(squares > 0, squares, 1.0)  # rows of unequal weight tell less
+    if soft is None:
+        return (p, *drawn_in(p, rows, None))
+    size = np.where(total > 0, total, 1.0)[:, :, None, :]
+    mean = np.where(total[:, :, None, :] > 0, spread / size, 1.0 / shape[2])
+    return (p, *drawn_in(p, rows, mean))
+
+
+def middles(bins: ScoreBins, shape: tuple[int, ...]) -> Array | None:
+    """Return the probabilities in the middle of public bins, where bins are of probabilities."""
+    if bins.method != "predict_proba" or bins.edges is None or bins.classes.size != 2:
+        return None
+    ends = np.concatenate([[0.0], np.clip(bins.edges, 0.0, 1.0), [1.0]])
+    middle = (ends[1:] + ends[:-1]) / 2
+    return np.broadcast_to(np.stack([1.0 - middle, middle]), shape)

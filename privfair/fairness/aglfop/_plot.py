@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.fairness.aglfop._oracle import bound_in_nats
-from privfair.fairness.aglfop._program import LN2, OracleProgram
-from privfair.fairness.aglfop._ties import least_disparity
+from privfair.fairness.aglfop._parts import PARTS
 
 if TYPE_CHECKING:
     from privfair.fairness.aglfop._frontier import AGLFOPSurface
 
 __all__ = ["plot_bars", "plot_panels", "plot_surface"]
 
-PARTS = ("unique", "redundant", "masked")
+Pairs = Sequence[tuple[float | None, float | None]]
 COLOURS = {"unique": "#4477aa", "redundant": "#ddaa33", "masked": "#bb5566"}
 
 
@@ -64,26 +62,23 @@ def plot_surface(surface: AGLFOPSurface, ax: Any = None, *, bound_only: bool = T
     return ax
 
 
-def _parts(program: OracleProgram, bounds: Sequence[tuple[float | None, float | None]]) -> Any:
-    """Return the decomposition of the least-disparity optimum at bounds (nats), as a batch."""
-    from privfair.fairness.pid import pid_from_joint
-
-    joints = []
-    for eps_global, eps_local in bounds:
-        point = program.solve({"global": eps_global, "local": eps_local})
-        joints.append(least_disparity(program, point).masses)
-    return pid_from_joint(np.array(joints), axes=("z", "s", "yhat"))
-
-
-def plot_panels(program: OracleProgram, surface: AGLFOPSurface, *, n: int = 8) -> Any:
+def plot_panels(
+    parts_of: Callable[[Pairs], dict[str, NDArray[np.float64]]],
+    surface: AGLFOPSurface,
+    *,
+    n: int = 8,
+    bound_only: bool = True,
+) -> Any:
     """Draw accuracy and the three parts of the optimum's disparity over both bounds.
 
     Parameters
     ----------
-    program : OracleProgram
+    parts_of : callable
+        Returns the parts at pairs of bounds in bits.
     surface : AGLFOPSurface
     n : int, default=8
         Points of the parts along each axis.
+    bound_only : bool, default=True
 
     Returns
     -------
@@ -100,29 +95,28 @@ def plot_panels(program: OracleProgram, surface: AGLFOPSurface, *, n: int = 8) -
     ]
     free = [len(axis) == 1 for axis in axes]
     pairs = [
-        (None if free[0] else float(g) * LN2, None if free[1] else float(y) * LN2)
+        (None if free[0] else float(g), None if free[1] else float(y))
         for g in axes[0]
         for y in axes[1]
     ]
-    parts = _parts(program, pairs)
+    parts = parts_of(pairs)
     coarse = replace(surface, eps_global=axes[0], eps_local=axes[1])
     figure = Figure(figsize=(9, 7), layout="constrained")
     drawn = figure.subplots(2, 2)
-    plot_surface(surface, ax=drawn[0, 0])
+    plot_surface(surface, ax=drawn[0, 0], bound_only=bound_only)
     for ax, name in zip(drawn.ravel()[1:], PARTS, strict=True):
-        values = np.asarray(getattr(parts, name)).reshape(len(axes[0]), len(axes[1]))
+        values = parts[name].reshape(len(axes[0]), len(axes[1]))
         _map(ax, coarse, values, f"{name} disparity at the optimum, bits")
     return figure
 
 
-def plot_bars(
-    program: OracleProgram, bounds: Sequence[tuple[float | None, float | None]], ax: Any = None
-) -> Any:
+def plot_bars(parts: dict[str, NDArray[np.float64]], bounds: Pairs, ax: Any = None) -> Any:
     """Draw stacked bars of the optimum's parts at bounds in bits.
 
     Parameters
     ----------
-    program : OracleProgram
+    parts : dict of str to ndarray
+        At the bounds.
     bounds : sequence of (eps_global, eps_local)
     ax : matplotlib axes or None
 
@@ -131,15 +125,10 @@ def plot_bars(
     matplotlib axes
     """
     ax = _axes(ax)
-    pairs = [
-        (bound_in_nats("eps_global", g, "bits"), bound_in_nats("eps_local", y, "bits"))
-        for g, y in bounds
-    ]
-    parts = _parts(program, pairs)
-    start = np.zeros(len(pairs))
-    at = np.arange(len(pairs))
+    start = np.zeros(len(bounds))
+    at = np.arange(len(bounds))
     for name in PARTS:
-        values = np.asarray(getattr(parts, name))
+        values = parts[name]
         ax.barh(at, values, left=start, color=COLOURS[name], label=name)
         start = start + values
     ax.set_yticks(at, [_bounds_text(g, y) for g, y in bounds])

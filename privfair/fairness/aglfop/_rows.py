@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core.exceptions import DataError, SensitiveFeatureError
+from privfair.core import _validation as check
+from privfair.core.exceptions import DataError, InvalidParameterError, SensitiveFeatureError
 from privfair.core.frames import check_aligned
 from privfair.fairness.aglfop._rule_program import ACCESS
 from privfair.fairness.aglfop._scores import client_codes, responses
 from privfair.fairness.metrics._inputs import read_groups
 
-__all__ = ["as_rows", "bin_codes", "known_clients", "known_groups", "row_codes"]
+__all__ = [
+    "as_rows",
+    "bin_codes",
+    "client_weights",
+    "known_clients",
+    "known_groups",
+    "row_codes",
+]
 
 Ints = NDArray[np.int64]
 
@@ -69,3 +77,17 @@ def bin_codes(model: Any, X: Any) -> Ints:
     """Return the score bin of every row."""
     codes: Ints = model._score_bins.codes(responses(model.estimator_, X, model._score_bins.method))
     return codes
+
+
+def client_weights(given: Any, clients: tuple[Any, ...]) -> NDArray[np.float64] | None:
+    """Return the weight of every client, in their order."""
+    if given is None:
+        return None
+    if not hasattr(given, "keys") or set(given) != set(clients):
+        raise InvalidParameterError(
+            "client_weight must map every client to a number; leave it out to weigh them by size."
+        )
+    weights = np.array([check.non_negative(client_weight=given[c]) for c in clients])
+    if not weights.sum() > 0:
+        raise InvalidParameterError("client_weight must be positive for some client.")
+    return weights

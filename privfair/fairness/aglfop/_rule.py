@@ -12,14 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from privfair.core import _validation as check
 from privfair.core._format import json_number
-from privfair.core.exceptions import (
-    DataError,
-    InvalidParameterError,
-    InvalidTypeError,
-    LengthMismatchError,
-    UtilityWarning,
-)
+from privfair.core.exceptions import InvalidParameterError, InvalidTypeError, UtilityWarning
 from privfair.fairness.aglfop._bounds import FairnessBound, check_bounds
+from privfair.fairness.aglfop._inputs import checked_cost, checked_table, checked_weight
 from privfair.fairness.aglfop._measures import (
     context_index,
     decided,
@@ -29,7 +24,7 @@ from privfair.fairness.aglfop._measures import (
 )
 from privfair.fairness.aglfop._rule_program import ACCESS, LN2, RulePoint, RuleProgram
 
-__all__ = ["FairRule", "fair_rule"]
+__all__ = ["FairRule", "fair_rule", "rule_told"]
 
 Array = NDArray[np.float64]
 
@@ -220,15 +215,15 @@ def rule_told(
     -------
     FairRule
     """
-    table = _checked_table(p)
+    table = checked_table(p)
     given = check_bounds(bounds)
     check.one_of(ACCESS, access=access)
     n_z, n_s, n_y, _ = table.shape
     at = check.non_negative_int(positive=positive)
     if at >= n_y:
         raise InvalidParameterError(f"positive must be below {n_y}, the labels; got {at}.")
-    charges = _checked_cost(cost, n_y)
-    weight = _checked_weight(client_weight, table)
+    charges = checked_cost(cost, n_y)
+    weight = checked_weight(client_weight, table)
     for bound in given:
         for client in bound.eps_client or {}:
             if isinstance(client, bool) or not isinstance(client, int | np.integer):
@@ -371,50 +366,3 @@ def _filled(full: Array, seen: Array, axis: int) -> tuple[Array, Array]:
     out = np.where(empty[..., None], mean, full)
     # What was filled counts as one of many later on, and by next to nothing.
     return out, np.where(empty, np.finfo(float).tiny * 1e10, seen)
-
-
-def _checked_table(p: ArrayLike) -> Array:
-    table = np.asarray(p)
-    if table.dtype.kind not in "fiu" or table.ndim != 4 or table.size == 0:
-        raise DataError(
-            f"p must be numbers of shape (n_z, n_s, n_y, n_r), got shape {table.shape} and dtype "
-            f"{table.dtype}."
-        )
-    table = table.astype(float)
-    if not np.isfinite(table).all() or (table < 0).any():
-        raise DataError("p must be finite and non-negative in every cell.")
-    total = float(table.sum())
-    if not abs(total - 1.0) <= 1e-8:
-        raise DataError(f"p must sum to 1 within 1e-8, got {total:.10g}. Divide it by its sum.")
-    return table / total
-
-
-def _checked_cost(cost: ArrayLike | None, n_y: int) -> Array:
-    if cost is None:
-        return 1.0 - np.eye(n_y)
-    charges = np.asarray(cost)
-    if charges.dtype.kind not in "fiu" or charges.ndim != 2 or charges.shape[0] != n_y:
-        raise LengthMismatchError(
-            f"cost must be numbers of shape ({n_y}, n_k), one row per label; got shape "
-            f"{charges.shape}."
-        )
-    if charges.shape[1] < 1 or not np.isfinite(charges).all():
-        raise InvalidParameterError("cost must be finite, with at least one decision.")
-    return np.asarray(charges, dtype=float)
-
-
-def _checked_weight(client_weight: ArrayLike | None, table: Array) -> Array:
-    n_s = table.shape[1]
-    if client_weight is None:
-        return np.ones(n_s)
-    weight = np.asarray(client_weight)
-    if weight.dtype.kind not in "fiu" or weight.shape != (n_s,):
-        raise LengthMismatchError(
-            f"client_weight must hold {n_s} numbers, one per client; got shape {weight.shape}."
-        )
-    mean = float(table.sum(axis=(0, 2, 3)) @ weight) if np.isfinite(weight).all() else 0.0
-    if (weight < 0).any() or not mean > 0:
-        raise InvalidParameterError(
-            "client_weight must be finite and non-negative, and positive for some client."
-        )
-    return np.asarray(weight / mean, dtype=float)
