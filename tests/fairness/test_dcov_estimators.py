@@ -25,6 +25,7 @@ from privfair.fairness.dcov import (
     FairDCovClassifier,
     FairDCovRegressor,
 )
+from privfair.fairness.dcov._network import stratified_batches
 
 
 def gerrymandered(n=4_000, seed=0):
@@ -248,6 +249,92 @@ def test_a_batch_with_few_rows_for_each_cell_warns():
         warnings.simplefilter("error")
         make(batch_size=80, epochs=1).fit(X, y, sensitive_features=S)
         make(batch_size=20, epochs=1, lambda_=0.0).fit(X, y)
+
+
+def test_cells_that_few_batches_would_hold_are_dealt_out():
+    """Every cell in every batch, means that stay unbiased, and each row of a large cell once."""
+    sizes = np.array([400, 160, 41, 9, 1])
+    code = np.repeat(np.arange(5), sizes)
+    cells = [np.flatnonzero(code == g) for g in range(5)]
+    values = np.random.default_rng(1).normal(size=len(code))
+    rng = np.random.default_rng(0)
+    pieces, means = 12, []
+    for epoch in range(150):
+        used = np.zeros(len(code), dtype=int)
+        lengths = []
+        for rows, factor in stratified_batches(cells, pieces, rng):
+            assert set(code[rows]) == set(range(5)) and len(set(rows)) == len(rows)
+            assert factor.mean() == pytest.approx(1.0, abs=0.02)
+            used += np.bincount(rows, minlength=len(code))
+            lengths.append(len(rows))
+            means.append((values[rows] * factor).mean())
+        assert (used[code < 3] == 1).all() and max(lengths) - min(lengths) <= 1
+        if not epoch:  # an epoch's batches make the exact mean of cells that are dealt out
+            large = np.sort(np.concatenate(cells[:3]))
+            assert set(np.flatnonzero(used == 1)) >= set(large)
+    # 1,800 batches; independent enough for six standard errors (once in 5e8, and seeded)
+    error = np.std(means) / np.sqrt(len(means))
+    assert abs(np.mean(means) - values.mean()) < 6 * error
+
+
+def test_penalty_of_dealt_batches_is_unbiased():
+    """The mean over batches of cells at known shares is the penalty of all rows."""
+    rng = np.random.default_rng(2)
+    n, pieces = 1_200, 80
+    code = np.repeat([0, 1, 2], [800, 364, 36])  # 2 of 17 rows of a batch, and not 3 %
+    scores = torch.tensor(rng.normal(size=n) + 3.0 * (code == 2) - 0.5 * (code == 1))
+    S = np.array(["a", "b", "c"])[code]
+    for kind, tau in (("ccdcov", 1.0), ("jdcov", 0.0), ("cells", 0.5)):
+        penalty = DistanceCovariancePenalty(kind, estimator="u", group_weighting=tau).fit({"s": S})
+        cell = penalty.encode({"s": S})
+        penalty._know_counts(np.bincount(cell))
+        whole = float(penalty(scores, cell))
+        cells = [np.flatnonzero(cell.numpy() == g) for g in range(3)]
+        found = [
+            float(penalty(scores[rows], cell[rows]))
+            for _ in range(10)
+            for rows, _ in stratified_batches(cells, pieces, rng)
+        ]
+        error = np.std(found) / np.sqrt(len(found))
+        assert abs(np.mean(found) - whole) < 6 * error < whole  # chance as above
+
+
+def test_small_batches_are_dealt_out_in_training(monkeypatch):
+    from privfair.fairness.dcov import _network
+
+    seen, known = [], []
+
+    class Watched(DistanceCovariancePenalty):
+        def forward(self, scores, sensitive, **rest):
+            seen.append(np.bincount(sensitive.numpy(), minlength=3))
+            known.append(self._counts is not None)
+            return super().forward(scores, sensitive, **rest)
+
+    rng = np.random.default_rng(0)
+    code = rng.permutation(np.repeat([0, 1, 2], [500, 460, 40]))
+    X = np.stack([rng.normal(size=1_000) + 2.0 * (code == 2), rng.normal(size=1_000)], axis=1)
+    y = (X.sum(axis=1) + rng.logistic(size=1_000) > 0.5).astype(int)
+    S = {"s": np.array(["a", "b", "c"])[code]}
+    fair = make(penalty=Watched("cells"), batch_size=100, epochs=2, lambda_=5.0)
+    fair.fit(X, y, sensitive_features=S)
+    batches = [counts for counts in seen if counts.sum() < 1_000]
+    assert len(batches) == 20 and min(counts.min() for counts in batches) == 4
+    assert all(known)
+    seen.clear()
+    known.clear()  # enough of the smallest cell in a shuffled batch: nothing is changed
+    fair.set_params(batch_size=250).fit(X, y, sensitive_features=S)
+    assert max(counts.min() for counts in seen if counts.sum() < 1_000) > 10
+    assert not any(known)
+    monkeypatch.setattr(_network, "_EXPECTED", 0)
+    shuffled = clone(fair).fit(X, y, sensitive_features=S)
+    np.testing.assert_array_equal(shuffled.predict_proba(X), fair.predict_proba(X))
+    # Labels that nothing tells: predictions are the weighted share of the rare cell.
+    monkeypatch.setattr(_network, "_EXPECTED", 8)
+    blind = make(lambda_=1e-6, batch_size=20, epochs=8, lr=0.02)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UtilityWarning)
+        blind.fit(X[:, 1:], code == 2, sensitive_features=S, sample_weight=1.0 + 2.0 * (code == 2))
+    assert blind.predict_proba(X[:, 1:])[:, 1].mean() == pytest.approx(120 / 1_080, abs=0.03)
 
 
 @pytest.mark.parametrize("cls", [FairDCovClassifier, FairDCovRegressor])

@@ -35,6 +35,7 @@ def cells_dcov_sq(
     estimator: str = "u",
     group_weighting: float = 1.0,
     sample_weight: Any = None,
+    shares: Any = None,
 ) -> Any:
     r"""Return the squared distance covariance of a scalar prediction with cells.
 
@@ -53,6 +54,10 @@ def cells_dcov_sq(
         covariance, in which a cell has the weight of its squared share; at 0 all cells are equal.
     sample_weight : array-like or tensor, shape (n,), or None
         Non-negative weights, with ``estimator="v"`` only.
+    shares : array-like, shape (n_cells,), or None
+        Shares that the cells count with, known from elsewhere, as where these rows were drawn
+        cell by cell; cells without a row are left out. ``group_weighting`` is not used then, and
+        the unbiased form is so given the sizes of the cells.
 
     Returns
     -------
@@ -97,7 +102,7 @@ def cells_dcov_sq(
         raise DataError(f"kernel must have shape (n_cells, n_cells), got {matrix.shape}.")
     weight = _weights(sample_weight, scores)
     n = len(scores)
-    least = 4 if estimator == "u" and group_weighting == 1 else 2
+    least = 4 if estimator == "u" and group_weighting == 1 and shares is None else 2
     if n < least:
         raise DataError(f"estimator={estimator!r} needs at least {least} rows, got {n}.")
     mass = torch.bincount(codes, weights=weight, minlength=len(matrix))
@@ -110,7 +115,8 @@ def cells_dcov_sq(
         new[some] = np.arange(len(some))
         codes = torch.as_tensor(new, device=codes.device)[codes]
         matrix, total = matrix[np.ix_(some, some)], total[some]
-    form, line = quadratic_form(matrix, total, estimator, group_weighting)
+    known = None if shares is None else _shares(shares, len(mass), some)
+    form, line = quadratic_form(matrix, total, estimator, group_weighting, known)
     out = _CellsForm.apply(scores, codes, weight, form, line)
     return out if is_tensor else float(out)
 
@@ -156,6 +162,16 @@ def _weights(weight: Any, scores: Tensor) -> Tensor | None:
     if not bool(torch.isfinite(out).all()) or bool((out < 0).any()) or not bool((out > 0).any()):
         raise DataError("sample_weight must be finite, non-negative and not zero everywhere.")
     return out
+
+
+def _shares(shares: Any, n_cells: int, some: Any) -> Any:
+    """Return the shares of the cells that occur, which add up to 1."""
+    given = _numpy(shares)
+    if given.shape != (n_cells,):
+        raise LengthMismatchError(f"shares must have {n_cells} entries, one for each cell.")
+    if not np.isfinite(given).all() or (given < 0).any() or not given[some].sum() > 0:
+        raise DataError("shares must be finite, non-negative and not zero for all cells.")
+    return given[some] / given[some].sum()
 
 
 def _numpy(matrix: Any) -> Any:

@@ -48,7 +48,8 @@ class FairDCovClassifier(ClassifierMixin, FairNetwork, ClassifierParts):
     activation : {"relu", "tanh"}, default="relu"
         What stands between hidden layers.
     batch_size : int, default=1024
-        Rows of a batch. Below 20 for each cell a warning says so.
+        Rows of a batch. Where a cell would have fewer than 8 on average, batches are stratified:
+        every cell is in each of them. Below 20 for each cell a warning says so.
     epochs : int, default=30
         Passes over the rows.
     lr : float or "auto", default="auto"

@@ -116,7 +116,11 @@ def cell_kernel(
 
 
 def quadratic_form(
-    kernel: Floats, mass: Floats, estimator: str, group_weighting: float
+    kernel: Floats,
+    mass: Floats,
+    estimator: str,
+    group_weighting: float,
+    shares: Floats | None = None,
 ) -> tuple[Floats, Floats]:
     r"""Return (P, b) with dCov^2 = integral of C(x)' P C(x) + b' C(x) over the real line.
 
@@ -130,10 +134,10 @@ def quadratic_form(
     that each sum of the three-sum form is an integral of a quadratic function of C. With target
     shares that are not the observed ones the V-statistic is corrected inside each cell,
     E|f - f'| over pairs i != j in place of all pairs: unbiased given the cell sizes, but for
-    cells with one record.
+    cells with one record. ``shares``, where they are given, are omega whatever the weighting.
     """
     n = mass.sum()
-    if estimator == "u" and group_weighting == 1:
+    if estimator == "u" and group_weighting == 1 and shares is None:
         own = np.diag(kernel)
         w = kernel @ mass - own
         total = float(mass @ w)
@@ -144,7 +148,8 @@ def quadratic_form(
         line = (2 * n * w + 2 * total) / (n - 2) - 2 * kernel @ mass
         line -= 2 * n * total / ((n - 1) * (n - 2))
         return form / scale, line / scale
-    shares = balanced_shares(mass, group_weighting)
+    if shares is None:
+        shares = balanced_shares(mass, group_weighting)
     centred = kernel - (kernel @ shares)[:, None] - (shares @ kernel)[None, :]
     centred = centred + shares @ kernel @ shares
     rate = shares / mass

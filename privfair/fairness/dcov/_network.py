@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privfair.core import _validation as check
@@ -22,6 +24,12 @@ __all__ = ["FairNetwork"]
 
 _ROWS_PER_CELL = 20
 """Fewer rows of a batch for each cell than this make a penalty that is mostly noise."""
+
+_EXPECTED = 8
+"""A cell that expects fewer rows is missing in more than one batch of 3,000: deal them out."""
+
+_DEALT = 2
+"""Rows of the rarest cells in each batch: the least that show how its scores spread."""
 
 _BINS = 50
 _CHUNK = 65_536
@@ -152,20 +160,50 @@ class _Loop:
         history: dict[str, list[float]] = {"loss": [], "penalty": [], "jsd": []}
         n, batch = len(X), self._plan.expected_batch_size
         pieces, done = -(-n // batch), 0
+        cells = self._cells_to_deal(sensitive, n, pieces)
         with self._progress.running(self._plan.steps) as advance:
             for _ in range(self._plan.steps // pieces):
-                order = self._rng.permutation(n)
-                for part in np.array_split(order, pieces):
+                for part, share in self._batches(cells, n, pieces):
                     at = torch.from_numpy(part).to(X.device)
                     optimizer.zero_grad()
                     output = self._module(rows[at])
-                    self._objective(output, y[at], _at(sensitive, at), _at(mass, at)).backward()
+                    own = _at(mass, at)
+                    if share is not None:  # means of all rows: a rare cell's are here too often
+                        here = torch.from_numpy(share).to(rows)
+                        own = here if own is None else own * here
+                    self._objective(output, y[at], _at(sensitive, at), own).backward()
                     optimizer.step()
                     done += 1
                     advance(done)
                 self._note(history, rows, y, sensitive, mass)
         undo(self._module)
         self._owner.history_ = {name: tuple(values) for name, values in history.items()}
+
+    def _cells_to_deal(
+        self, sensitive: Tensor | None, n: int, pieces: int
+    ) -> list[NDArray[np.int64]] | None:
+        """Return the rows of each cell where batches are dealt out cell by cell, else None."""
+        if sensitive is None or not isinstance(self._penalty, DistanceCovariancePenalty):
+            return None
+        n_cells = self._penalty.n_cells
+        if n_cells is None or pieces == 1 or n < _DEALT * n_cells * pieces:
+            return None
+        code = sensitive.cpu().numpy()
+        counts = np.bincount(code, minlength=n_cells)
+        if counts[counts > 0].min() >= _EXPECTED * pieces:
+            return None
+        self._penalty._know_counts(counts)
+        return [np.flatnonzero(code == g) for g in range(n_cells) if counts[g]]
+
+    def _batches(
+        self, cells: list[NDArray[np.int64]] | None, n: int, pieces: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64] | None]]:
+        """Yield the batches of one epoch: rows, and factors with which their mean is unbiased."""
+        if cells is None:
+            for part in np.array_split(self._rng.permutation(n), pieces):
+                yield part, None
+        else:
+            yield from stratified_batches(cells, pieces, self._rng)
 
     def _objective(
         self, output: Tensor, y: Tensor, sensitive: Tensor | None, mass: Tensor | None
@@ -211,6 +249,39 @@ class _Loop:
                 UtilityWarning,
                 stacklevel=2,
             )
+
+
+def stratified_batches(
+    cells: list[NDArray[np.int64]], pieces: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield one epoch of batches with rows of every cell in each.
+
+    Large cells are dealt out like cards, each row once. A cell with fewer than two rows for each
+    batch gives two to each (one where it has only one), in turn. The factor of a row is its
+    cell's share of all rows over its share of the batch's rows, so that a batch's mean of factor
+    times anything has the mean over all rows as its expectation.
+    """
+    n = sum(len(rows) for rows in cells)
+    dealt: list[list[NDArray[np.int64]]] = [[] for _ in range(pieces)]
+    share: list[list[NDArray[np.float64]]] = [[] for _ in range(pieces)]
+    turn = 0
+    for rows in cells:
+        order = rng.permutation(rows)
+        size = len(rows)
+        for piece in range(pieces):
+            if size >= _DEALT * pieces:
+                own = order[(piece - turn) % pieces :: pieces]
+                each = pieces / n
+            else:
+                own = order[(piece + np.arange(min(_DEALT, size))) % size]
+                each = size / n / len(own)
+            dealt[piece].append(own)
+            share[piece].append(np.full(len(own), each))
+        if size >= _DEALT * pieces:  # the next cell's spare rows go to the other batches
+            turn = (turn + size) % pieces
+    for piece in rng.permutation(pieces):
+        rows = np.concatenate(dealt[piece])
+        yield rows, np.concatenate(share[piece]) * len(rows)
 
 
 def _scores(loss: Any, output: Tensor) -> Tensor:

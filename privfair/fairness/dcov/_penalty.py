@@ -15,7 +15,7 @@ from privfair.fairness.dcov._cells import cells_dcov_sq
 from privfair.fairness.dcov._encoder import AttributeEncoder
 from privfair.fairness.dcov._functions import dcov_sq
 from privfair.fairness.dcov._joint_functions import jdcov_targeted_sq
-from privfair.fairness.dcov._kernels import KINDS, cell_kernel
+from privfair.fairness.dcov._kernels import KINDS, balanced_shares, cell_kernel
 
 __all__ = ["DistanceCovariancePenalty"]
 
@@ -129,6 +129,7 @@ class DistanceCovariancePenalty(nn.Module):
         self._apart: list[Any] | None = None
         self._merge: Any = None
         self._place: Any = None
+        self._counts: Any = None
 
     # -- attributes ------------------------------------------------------------------------
     def fit(self, sensitive_features: Any) -> DistanceCovariancePenalty:
@@ -198,6 +199,17 @@ class DistanceCovariancePenalty(nn.Module):
         """Number of cells after pooling, None where there are not finitely many."""
         return None if self._merge is None else len(self._merge)
 
+    def _know_counts(self, counts: Any) -> None:
+        """Take the cells' sizes among all rows as known, for batches drawn cell by cell.
+
+        Parameters
+        ----------
+        counts : array-like, shape (n_cells,)
+            Cells then count by these, not by their rows in a batch, which may be more than their
+            share; records must have no ``sample_weight``.
+        """
+        self._counts = np.asarray(counts, dtype=float)
+
     # -- the penalty -----------------------------------------------------------------------
     def forward(
         self,
@@ -258,8 +270,13 @@ class DistanceCovariancePenalty(nn.Module):
         n_cells = self.n_cells
         if n_cells is None:  # not fitted: the numbers themselves are the cells
             n_cells = int(cell.max()) + 1
-        counts = torch.bincount(cell, weights=weight, minlength=n_cells).double().cpu().numpy()
-        kernel = self._kernel(counts, estimator)
+        shares = None
+        if self._counts is not None and weight is None:
+            counts, shares = self._counts, balanced_shares(self._counts, self.group_weighting)
+            kernel = self._kernel(counts, "v")  # centred by shares that are no estimates
+        else:
+            counts = torch.bincount(cell, weights=weight, minlength=n_cells).double()
+            kernel = self._kernel(counts.cpu().numpy(), estimator)
         value: Tensor = cells_dcov_sq(
             scores,
             cell,
@@ -267,6 +284,7 @@ class DistanceCovariancePenalty(nn.Module):
             estimator=estimator,
             group_weighting=self.group_weighting,
             sample_weight=weight,
+            shares=shares,
         )
         return value
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
 
 from privfair.core import _validation as check
 from privfair.core.penalty import BoundedPenalty, check_dp_compatible
@@ -24,7 +26,7 @@ SHOWN = (
 
 
 class FairParts(BasePrivateEstimator):
-    """The penalty from the parameters, and what the fit shows of it."""
+    """The fit, the penalty from the parameters, and what the fit shows of it."""
 
     unit = "record"
     groups: Any
@@ -36,6 +38,48 @@ class FairParts(BasePrivateEstimator):
     ema: float
     cells: Any
     attribute_weights: Any
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sensitive_features: Any = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Train, having charged the ledger first.
+
+        Parameters
+        ----------
+        X : data frame or array of shape (n_rows, n_columns)
+            pandas, polars or numpy.
+        y : array-like of shape (n_rows,)
+            Labels of two classes for a classifier. For a regressor finite numbers; those outside
+            ``target_range`` count as lying at its nearer end.
+        sensitive_features : array-like or data frame, default=None
+            The declared columns, one row per record; needed unless ``lambda_=0``. Not needed to
+            predict.
+        sample_weight : array-like of shape (n_rows,), default=None
+            Finite, at least 0: factor of each record's loss, applied before clipping. It must
+            depend on that record and on public knowledge only.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        InvalidParameterError
+            A parameter is out of its range, or a regressor's ``target_range`` is missing.
+        AccountingAssumptionError
+            The penalty has no bounded per-record form, or the groups are not declared.
+        BudgetExceededError
+            The ledger's cap would be passed; the data were not read.
+        SchemaError, DataError
+            The data cannot be used. Nothing is spent.
+        """
+        self._fit(X, y, sensitive_features, sample_weight)
+        return self
 
     def _penalty(self) -> Any:
         """Return the penalty of the fit, or None where its weight is zero."""

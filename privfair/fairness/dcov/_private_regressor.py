@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from torch import nn
 
@@ -273,44 +272,3 @@ class DPFairDCovRegressor(RegressorMixin, FairParts, RegressorParts):
         self.random_state = random_state
         self.noise_random_state = noise_random_state
         self.verbose = verbose
-
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        sensitive_features: Any = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> Self:
-        """Train, having charged the ledger first.
-
-        Parameters
-        ----------
-        X : data frame or array of shape (n_rows, n_columns)
-            pandas, polars or numpy.
-        y : array-like of shape (n_rows,)
-            Finite numbers; those outside ``target_range`` count as lying at its nearer end.
-        sensitive_features : array-like or data frame, default=None
-            The declared columns, one row per record; needed unless ``lambda_=0``. Not needed to
-            predict.
-        sample_weight : array-like of shape (n_rows,), default=None
-            Finite, at least 0: factor of each record's loss, applied before clipping. It must
-            depend on that record and on public knowledge only.
-
-        Returns
-        -------
-        self : DPFairDCovRegressor
-
-        Raises
-        ------
-        InvalidParameterError
-            ``target_range`` is missing or no range, or another parameter is out of its own.
-        AccountingAssumptionError
-            The penalty has no bounded per-record form, or the groups are not declared.
-        BudgetExceededError
-            The ledger's cap would be passed; the data were not read.
-        SchemaError, DataError
-            The data cannot be used. Nothing is spent.
-        """
-        self._fit(X, y, sensitive_features, sample_weight)
-        return self
