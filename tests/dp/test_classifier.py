@@ -71,6 +71,17 @@ def test_learns_and_certifies(options):
     assert again.epsilon == pytest.approx(g.epsilon, rel=1e-9)
 
 
+def test_the_generators_distance_is_paid_for_out_of_delta():
+    # Epsilon and delta at which that distance takes a good part of delta: left out of the plan,
+    # it would show in the total.
+    X, y = table(400)
+    clf = private(epsilon=10.0, delta=2e-10, epochs=1).fit(X, y)
+    extra = clf.events_[-1].delta
+    assert 0.1 * 2e-10 < extra <= 0.3 * 2e-10
+    assert clf.privacy_.epsilon <= 10.0 and clf.privacy_.delta == 2e-10
+    assert guarantee(clf.events_, delta=2e-10).epsilon <= 10.0
+
+
 def test_attributes_describe_the_run():
     X, y = table(1_000)
     clf = private(batch_size=100, epochs=3).fit(X, y)

@@ -93,7 +93,7 @@ class AnswersMixin:
         grid : tuple of two sequences, or None
             Global and local bounds in bits; all pairs are solved.
         tol : float, default=1e-3
-            Proven distance on the surface's grid, in accuracy.
+            Proven distance at all bounds, in accuracy.
 
         Returns
         -------
