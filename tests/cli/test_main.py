@@ -168,7 +168,8 @@ def test_messages_of_files_name_the_file() -> None:
 
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     script = (
-        "import sys, time, click\n"
+        "import signal, sys, time, click\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &\n"
         "from privfair.cli import main as entry, doctor\n"
         "def slow(): print('started', flush=True); time.sleep(800)\n"
         "doctor.command.callback = slow\n"
