@@ -76,6 +76,20 @@ INTERIORS = {
 }
 
 
+def small_clients() -> np.ndarray:
+    """Twenty clients of unlike rates, of which a sample holds 100 rows each."""
+    joint = np.random.default_rng(2).dirichlet(np.full(80, 5.0)).reshape(2, 2, 20)
+    joint[1, 1] *= 2.5
+    return joint / joint.sum()
+
+
+COVERED = {
+    **INTERIORS,
+    "2 groups, 2 decisions, 20 clients, n = 2000": (small_clients(), 2000),
+}
+"""Of the coverage study; the last has a unique part two spreads from zero."""
+
+
 def independent() -> np.ndarray:
     return np.einsum("a,b,c->abc", [0.4, 0.6], [0.7, 0.3], [0.2, 0.3, 0.5])
 
@@ -117,7 +131,7 @@ BOUNDARIES = {
 }
 
 
-CELLS = [*INTERIORS]
+CELLS = [*COVERED]
 """Of the coverage study: all, or the one named on the command line."""
 
 
@@ -182,8 +196,8 @@ def coverage_study() -> dict[str, object]:
     draws, out = 500, {}
     for title in CELLS:
         # Each cell has draws of its own, so that one can be run without the others.
-        rng = np.random.default_rng([SEED + 1, list(INTERIORS).index(title)])
-        joint, n = INTERIORS[title]
+        rng = np.random.default_rng([SEED + 1, list(COVERED).index(title)])
+        joint, n = COVERED[title]
         truth = truth_of(joint)
         ways = ("influence", "bootstrap") if joint.size <= 12 else ("influence",)
         hit = {way: dict.fromkeys(PARTS, 0) for way in ways}

@@ -159,11 +159,13 @@ def analyse(table: PIDTable, settings: Settings) -> Analysis:
         bias = corrections(table, result, rows)
         corrected = corrected_parts(values, bias)
     centre = corrected or values
-    se, boundary = _errors(table, settings, result, rows, centre)
-    intervals, how = _intervals(table, settings, values, centre, se, boundary)
+    se, reach, boundary = _errors(table, settings, result, rows, centre)
+    intervals, how = _intervals(table, settings, values, centre, reach, boundary)
     boundary = boundary if bool(result.converged.all()) else dict.fromkeys(boundary, True)
     nulls = _nulls(table, settings, values)
     permuted = (p_value_of(nulls["global_disparity"]), p_value_of(nulls["local_disparity"]))
+    if table.smoothing:  # these are of another statistic than the G-test's, which is of the rows
+        permuted = (math.nan, math.nan)
     methods = sorted(set(np.atleast_1d(result.method).tolist()))
     return Analysis(
         values=values,
@@ -190,8 +192,12 @@ def _errors(
     result: PIDResult,
     rows: dict[str, Floats],
     centre: Parts,
-) -> tuple[Parts, dict[str, bool]]:
-    """Return standard errors, and which parts may be zero: no interval of them is normal."""
+) -> tuple[Parts, Parts, dict[str, bool]]:
+    """Return standard errors, those of intervals, and which parts may be zero.
+
+    An interval lies about the corrected value, which varies more than the plug-in value whose
+    standard error this is; so that it takes the larger of both orders.
+    """
     se = reach = standard_errors(table, result, rows, by_client=settings.by_client)
     without = dict.fromkeys(PARTS, False)
     size = replicates(table, settings.n_resamples)
@@ -206,11 +212,12 @@ def _errors(
             device=settings.where(),
         )
         reach = {name: max(se[name], reach[name]) for name in PARTS}
-    return se, {
+    boundary = {
         name: name not in SIGNED
         and (without[name] or centre[name] <= max(_STANDARD_ERRORS * reach[name], _DUST))
         for name in PARTS
     }
+    return se, reach, boundary
 
 
 # --- intervals ------------------------------------------------------------------------------
@@ -221,7 +228,7 @@ def _intervals(
     settings: Settings,
     values: Parts,
     centre: Parts,
-    se: Parts,
+    reach: Parts,
     boundary: dict[str, bool],
 ) -> tuple[dict[str, tuple[float, float]] | None, str]:
     """Return the intervals, one-sided at the boundary, and how they were made."""
@@ -248,18 +255,23 @@ def _intervals(
     for name in PARTS:
         signed = name in SIGNED
         if boundary[name]:
-            high = centre[name] + _STANDARD_ERRORS * se[name]
+            # Over many clients a subsample's client says so much more than the sample's that no
+            # unique part is left in it, and its spread above the value is none.
+            _, high = normal_interval(centre[name], reach[name], settings.confidence)
             if draws:
-                high = subsample_bound(
+                bound = subsample_bound(
                     draws[name], values[name], centre[name], share, settings.confidence
                 )
+                high = max(high, bound)
             low = 0.0
         elif settings.ci == "bootstrap":
             low, high = shifted_percentiles(
                 drawn[name], values[name], centre[name], settings.confidence, signed=signed
             )
         else:
-            low, high = normal_interval(centre[name], se[name], settings.confidence, signed=signed)
+            low, high = normal_interval(
+                centre[name], reach[name], settings.confidence, signed=signed
+            )
         if name == "unique":
             high += hidden_unique(table, values[name], centre[name])
         # The plug-in value is reported too, and a reader expects it within the interval.

@@ -91,7 +91,8 @@ def second_order_errors(
         joint, shares = joint_and_shares(tables, table.pseudo)
         parts = decompose(joint, tol=REPLICATE_TOLERANCE, device=device)
         moved = influence(joint, parts)
-        mass = np.maximum(tables.sum(axis=cells), np.finfo(float).tiny)
+        mass = tables.sum(axis=cells)
+        mass = np.where(mass > 0, mass, 1.0)  # all rows drawn may have weight zero
         for name in PARTS:
             values = getattr(parts, name)
             drawn[name][where] = (shares * values).sum(axis=-1)

@@ -100,7 +100,8 @@ class PIDDisparity(FittedParts):
     corrected_ : dict of str to float, or None
         The same parts less their first-order bias, floored at 0; None with ``smoothing``.
     se_ : dict of str to float, or None
-        Standard errors in bits, to second order; of little meaning where ``boundary_``.
+        Standard errors of the plug-in values in bits, to second order; of little meaning where
+        ``boundary_``.
     ci_ : dict of str to (float, float), or None
         Intervals; one-sided (from 0) where ``boundary_``.
     boundary_ : dict of str to bool
