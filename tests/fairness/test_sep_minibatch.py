@@ -48,11 +48,12 @@ def test_constraints_by_cell_are_those_by_row(reference, everyone) -> None:
         )
 
 
-@pytest.mark.parametrize(("hidden", "temperature"), [((), None), ((3,), 0.1)])
-def test_batches_are_right_on_average(hidden, temperature) -> None:
+@pytest.mark.parametrize(("hidden", "temperature", "size"), [((), None, 30), ((3,), 0.1, 70)])
+def test_batches_are_right_on_average(hidden, temperature, size) -> None:
     """Over the batches of one pass: gaps and gradient are those of all rows, to the last digit.
 
-    The ratio of two sums over a batch, which is what a batch alone would suggest, is not.
+    The ratio of two sums over a batch, which is what a batch alone would suggest, is not. Batches
+    of at most 70 share 900 rows evenly.
     """
     X, y, low, s, _ = problem(900)
     rng = np.random.default_rng(2)
@@ -63,24 +64,27 @@ def test_batches_are_right_on_average(hidden, temperature) -> None:
     by_row, limits = Constraints.build(sets, w, **more), CellConstraints.build(sets, w, **more)
     network = Network.of(X, hidden, w)
     theta = 0.3 * rng.normal(size=network.n_parameters)
-    batches = Batches(network, X, y.astype(float), mass, 30, 0.01, 0.1, 10, rng)
+    batches = Batches(network, X, y.astype(float), mass, size, 0.01, 0.1, 10, rng)
     prices, draw = rng.random(6), batches.draw()
-    made, gaps, seen = [], [], []
-    for _ in range(30):
+    made, gaps, seen, sizes = [], [], [], []
+    while len(seen) < 900:
         rows = next(draw)
+        sizes.append(len(rows))
         g, h = batches.gradient(theta, rows, limits, prices, temperature)
         made.append(g)
         gaps.append(limits.change(rows, h) - limits.bound)
         seen += rows.tolist()
-    assert sorted(seen) == list(range(900))
+    assert sorted(seen) == list(range(900)) and size - 1 <= min(sizes) <= max(sizes) <= size
     h = network.scores(theta, X)
     if temperature is not None:
         h = 1 / (1 + np.exp(-(h - 0.5) / temperature))
-    np.testing.assert_allclose(np.mean(gaps, axis=0), by_row.violation(h), atol=1e-12)
+    np.testing.assert_allclose(
+        np.average(gaps, axis=0, weights=sizes), by_row.violation(h), atol=1e-12
+    )
     # With rho -> 0 the push of the Lagrangian is its multipliers.
     whole = _Lagrangian(network, network.prepare(X), y.astype(float), mass, by_row, 0.01, prices,
                         1e-13, temperature, 0.5)  # fmt: skip
-    np.testing.assert_allclose(np.mean(made, axis=0), whole(theta)[1], atol=1e-9)
+    np.testing.assert_allclose(np.average(made, axis=0, weights=sizes), whole(theta)[1], atol=1e-9)
 
 
 def test_batches_end_where_the_whole_does() -> None:
@@ -103,6 +107,19 @@ def test_batches_end_where_the_whole_does() -> None:
     np.testing.assert_allclose(parts.multipliers_, whole.multipliers_, atol=0.25)
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_what_has_a_price_is_tight_when_the_rounds_end(seed, rate) -> None:
+    """No constraint that is still paid for has slack: small violations alone do not say that."""
+    X, y, low, s, _ = problem(4000, seed)
+    model = SEPClassifier(
+        solver="adam", batch_size=1000, learning_rate=rate, tol=5e-3, random_state=0
+    ).fit(X, y, sensitive_features=s, ses_features=low)
+    paid = model.multipliers_ > 0
+    assert model.converged_ and paid.any()
+    assert model.violations_[paid].abs().max() < 5e-3
+
+
 @pytest.mark.parametrize("constrain", ["hard_surrogate", "post"])
 def test_batches_limit_decisions_too(constrain) -> None:
     X, y, low, s, _ = problem()
@@ -113,6 +130,18 @@ def test_batches_limit_decisions_too(constrain) -> None:
         solver="adam", batch_size=1000, learning_rate=0.05, tol=5e-3, **more
     ).fit(X, y, **columns)
     assert plain.gaps_["hard_gap"].max() > 0.1 and model.gaps_["hard_gap"].max() < 0.02
+
+
+def test_no_batch_is_a_leftover() -> None:
+    """A last batch of one row would be a step as long as the others."""
+    X, y, low, s, _ = problem(4000)
+    columns = {"sensitive_features": s, "ses_features": low}
+    whole = SEPClassifier(max_iter=200).fit(X, y, **columns)
+    parts = SEPClassifier(
+        solver="adam", batch_size=3999, learning_rate=0.05, max_iter=100, random_state=0
+    ).fit(X, y, **columns)
+    one, two = (m.predict_proba(X)[:, 1] for m in (whole, parts))
+    assert parts.converged_ and np.abs(one - two).mean() < 0.004
 
 
 def test_one_batch_of_all_rows_is_the_whole() -> None:
@@ -153,5 +182,26 @@ def test_what_batches_need() -> None:
             SEPClassifier(batch_size=100, **bad).fit(X, y, **columns)
     with pytest.raises(InvalidParameterError, match="batch_size"):
         SEPClassifier(batch_size=0, solver="adam").fit(X, y, **columns)
+    quick = {"batch_size": 50, "solver": "adam", "tol": 1.0, "max_iter": 5}
     with pytest.warns(UtilityWarning, match="leaves the smallest set"):
-        SEPClassifier(batch_size=50, solver="adam", tol=1.0, max_iter=5).fit(X, y, **columns)
+        SEPClassifier(**quick).fit(X, y, **columns)
+    X, y, low, s, _ = problem(4000)
+    with pytest.warns(UtilityWarning, match="after 3 rounds no constraint was broken, and prices"):
+        SEPClassifier(
+            solver="adam", batch_size=1000, learning_rate=0.05, tol=5e-3, max_rounds=3,
+            random_state=0,
+        ).fit(X, y, sensitive_features=s, ses_features=low)  # fmt: skip
+
+
+def test_a_batch_has_too_few_rows_of_a_set() -> None:
+    """Rows without weight do not count, and no more rows are asked for than there are."""
+    X, y, _, s, _ = problem(800)
+    few = np.zeros(800, dtype=bool)
+    few[:40] = True  # of these only one of each group counts
+    weight = np.where(few, 0.0, 1.0)
+    for group in np.unique(s):
+        weight[np.flatnonzero(few & (s == group))[0]] = 1.0
+    with pytest.warns(UtilityWarning, match=r"0\.1 rows of a batch.* at least 800\."):
+        SEPClassifier(min_group=1, batch_size=50, solver="adam", tol=1.0, max_iter=5).fit(
+            X, y, sensitive_features=s, ses_features=few, sample_weight=weight
+        )

@@ -180,6 +180,27 @@ def test_rates_before_the_first_price_are_a_floor() -> None:
             make(warm_up=bad)
 
 
+def test_what_is_kept_up_is_a_rate() -> None:
+    """Noise may release a rate above 1: nothing could be lifted there, and no price may try."""
+    penalty = make(ema=0.0, tolerance=0.0, warm_up=0.5)
+    penalty.observe_steps(4)
+    for f, m in ((1.3, -0.2), (1.3, -0.2), (1.0, 0.0), (1.0, 0.0)):
+        penalty.absorb(torch.tensor([0.0, 0.2 * f, 0.3 * m, 0.5, 0.1, 0.15]))
+    assert penalty.base_rates.tolist() == [1.0, 0.0]
+    assert np.abs(penalty._state.lift).max() < 1e-6
+
+
+@pytest.mark.parametrize(("steps", "first"), [(1, 1), (2, 2), (3, 3), (10, 10), (1000, 991)])
+def test_a_long_start_leaves_steps_with_prices(steps, first) -> None:
+    penalty = make(warm_up=0.99, tolerance=0.0)
+    penalty.observe_steps(steps)
+    seen = []
+    for _ in range(steps):
+        penalty.absorb(torch.tensor([0.5, 0.02, 0.06, 0.5, 0.1, 0.15]))
+        seen.append(bool(penalty.prices.any()))
+    assert seen == [k >= first for k in range(1, steps + 1)]
+
+
 def test_the_guard_reads_released_sums_only() -> None:
     """Two runs over different records with equal releases price alike, at every step."""
     first, second = make(), make()

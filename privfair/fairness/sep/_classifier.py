@@ -79,9 +79,9 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
     learning_rate : float, default=0.02
         Of adam.
     batch_size : int or None, default=None
-        Rows of a step of adam, for tables of which no standardised copy should be held; None
-        takes all. Needs ``method="auglag"`` and ``solver="adam"``; the smallest set should have
-        20 rows in a batch. The rows need not be in memory: a memory map of float64 will do.
+        Rows of a step of adam at most, for tables of which no standardised copy should be held;
+        None takes all. Needs ``method="auglag"`` and ``solver="adam"``; the smallest set should
+        have 20 rows in a batch. The rows need not be in memory: a memory map of float64 will do.
     max_rounds : int, default=25
         Rounds of multipliers (iterations of the reduction).
     tol : float, default=1e-3
@@ -126,8 +126,12 @@ class SEPClassifier(SEPTraining, SavedSEPMixin, ClassifierMixin, BaseEstimator):
     Algorithm A follows the usual augmented Lagrangian with multipliers
     :math:`\lambda_j \leftarrow \max(0, \lambda_j + \rho v_j)`; one gradient costs one product
     with a sparse matrix of n_targets rows. B: exponentiated gradient (Agarwal et al. 2018). C: a
-    linear program over randomised thresholds (Hardt et al. 2016). Not private: see
-    :class:`SEPPenalty` for training under differential privacy.
+    linear program over randomised thresholds (Hardt et al. 2016).
+
+    *Privacy.* None, also around a private ``estimator``: rates, gaps, multipliers and thresholds
+    are exact statistics of the training rows. Randomised thresholds *are* scores of some of these
+    rows, and the threshold of ``SESRule.quantile`` is the value of one; both leave with a saved
+    model. :class:`SEPPenalty` is for training under differential privacy; it has neither.
 
     Positive action may conflict with equalised odds where base rates differ; the attribute of
     status may be a legitimate predictor, and then accuracy pays. A fit is evidence for an

@@ -157,17 +157,19 @@ class SEPTraining:
     def _batches(self, X: Floats, y: Floats, sets: Sets, mass: Floats) -> tuple[Batches, Floats]:
         """Return the rows in batches and unconstrained parameters."""
         size = int(self.batch_size or len(X))
-        least = min(int(rows.sum()) for rows in (sets.in_reference, *sets.targets()))
-        if size * least < _PER_SET * len(X):
+        some = mass > 0
+        least = min(int((rows & some).sum()) for rows in (sets.in_reference, *sets.targets()))
+        parts = -(-len(X) // size)
+        if least < _PER_SET * parts:
             warnings.warn(
-                f"batch_size={size} leaves the smallest set {size * least / len(X):.1f} rows of a "
-                f"batch, so that its gap is mostly noise there. Take at least "
-                f"{-(-_PER_SET * len(X) // least)}.",
+                f"batch_size={size} leaves the smallest set {least / parts:.1f} rows of a batch, "
+                "so that its gap is mostly noise there. Take at least "
+                f"{-(-len(X) // max(least // _PER_SET, 1))}.",
                 UtilityWarning,
                 stacklevel=5,
             )
         rng = check_random_state(self.random_state)
-        steps = max(int(self.max_iter), -(-len(X) // size))
+        steps = max(int(self.max_iter), parts)
         network = Network.of(X, tuple(self.hidden_layer_sizes), mass)
         batches = Batches(
             network, X, y, mass / mass.sum(), size, float(self.alpha), float(self.learning_rate),
@@ -220,9 +222,11 @@ class SEPTraining:
         self._note(constraints.names, found.multipliers, found.violation)
         if not found.converged:
             worst = self.violations_[self.violations_ > self.tol].round(4).to_dict()
+            what = f"these constraints were still broken by {worst}"
+            if not worst:
+                what = "no constraint was broken, and prices had not come to rest"
             warnings.warn(
-                f"after {found.n_rounds} rounds these constraints were still broken by {worst}. "
-                "Raise max_rounds, max_iter or tolerance.",
+                f"after {found.n_rounds} rounds {what}. Raise max_rounds, max_iter or tolerance.",
                 UtilityWarning,
                 stacklevel=3,
             )

@@ -33,6 +33,7 @@ class Batches:
     y, mass : ndarray of shape (n_rows,)
         Labels 0 and 1; weights that add up to 1.
     size : int
+        Rows of a batch at most.
     alpha, learning_rate : float
     steps : int
         In each round.
@@ -49,13 +50,20 @@ class Batches:
     steps: int
     rng: Any
 
+    @property
+    def parts(self) -> int:
+        """How many batches use each row once."""
+        return -(-len(self.y) // self.size)
+
     def draw(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the rows of batch after batch: all rows once, in random order, then again."""
-        n = len(self.y)
+        """Yield the rows of batch after batch: all rows once, in random order, then again.
+
+        Sizes differ by one row at most. A small batch at the end would be a step as long as
+        another one, and mostly noise.
+        """
         while True:
-            order = self.rng.permutation(n)
-            for at in range(0, n, self.size):
-                yield np.sort(order[at : at + self.size])
+            for rows in np.array_split(self.rng.permutation(len(self.y)), self.parts):
+                yield np.sort(rows)
 
     def gradient(
         self,
@@ -121,8 +129,7 @@ def train_in_batches(
     v would price what is idle: rho doubles as in :func:`train`, but only while rho times that
     noise is small. The rounds end when violations are small and prices rest.
     """
-    part = min(1.0, batches.size / len(batches.y))
-    keep = _MEMORY * (1.0 - part)
+    keep = _MEMORY * (1.0 - 1.0 / batches.parts)
     multipliers = np.zeros(len(constraints.bound))
     p = batches.network.scores(theta, batches.X)
     history: list[float] = []

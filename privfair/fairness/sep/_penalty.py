@@ -119,7 +119,11 @@ class SEPPenalty:
     *Privacy.* ``docs/proofs/socio-economic-parity.md``. Give the columns of the rules and the
     protected columns together as ``sensitive_features``; membership is a function of one record
     and of the public constants here. The guard against levelling down compares released sums
-    with earlier released sums.
+    with earlier released sums. ``gaps``, ``prices`` and ``base_rates`` are made of these and of
+    public constants: showing them costs nothing.
+
+    *Training on.* Every run begins anew. One of ``partial_fit`` starts without prices too, and
+    the rates that it keeps are those of the model as it found it, trained on without prices.
 
     *Fairness.* Decisions: prices follow their gaps, pushes the slope of a sigmoid (Cotter, Jiang
     and Sridharan 2019). A run prices the gaps of its iterates; of their average, which a trainer
@@ -237,7 +241,9 @@ class SEPPenalty:
     def observe_steps(self, steps: int) -> None:
         """Learn how many releases there will be, a public constant: the start has no prices."""
         if self.no_leveling_down:
-            self._state.until = max(1, round(self.warm_up * check.positive_int(steps=steps)))
+            steps = check.positive_int(steps=steps)
+            # However long the start is to be: of two releases or more the last one has prices.
+            self._state.until = min(max(1, round(self.warm_up * steps)), steps - 1)
 
     def features(
         self, scores: Tensor, sensitive: Tensor, *, y: Tensor | None = None, **columns: Any

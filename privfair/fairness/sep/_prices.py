@@ -85,7 +85,7 @@ class Prices:
         if t <= self.until:
             self._keep(t, given[0][1:])
             return
-        self.base_rates = self._base / size[1:]
+        self.base_rates = np.clip(self._base / size[1:], 0.0, 1.0)
         # Prices add up gaps of single releases: an average would only make them late, and late
         # prices swing.
         now = given[0] / size

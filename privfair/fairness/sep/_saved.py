@@ -1,4 +1,4 @@
-"""Saving and loading a fitted SEPClassifier: numbers and JSON, no code and no training row."""
+"""Saving and loading a fitted SEPClassifier: numbers and JSON, no code."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ class SavedSEPMixin:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to one file.
+
+        It holds parameters, settings and exact training statistics. With randomised thresholds it
+        also holds scores of some training rows, and with a rule by quantile the value of one.
 
         Parameters
         ----------
