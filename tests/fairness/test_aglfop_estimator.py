@@ -422,3 +422,35 @@ def test_panels_of_a_model_choose_the_least_disparity() -> None:
     assert titles[0] == "best accuracy"  # achievable, and not said to be otherwise
     for part in ("unique", "redundant", "masked"):
         assert any(title.startswith(part) for title in titles)
+
+
+@pytest.mark.parametrize("cost", [[[-1.0, 1.0], [2.0, -3.0]], [[0.0, 100.0], [300.0, 0.0]]])
+def test_the_surface_of_any_cost(cost: list[list[float]]) -> None:
+    """Gains are negative costs; large costs lead to bounds of any ratio next to zero."""
+    rng = np.random.default_rng(0)
+    z, s = rng.integers(0, 2, 3000), rng.integers(0, 2, 3000)
+    y = (rng.random(3000) < 0.3 + 0.3 * z + 0.1 * s).astype(int)
+    tol = 3e-3 * float(np.abs(cost).max())
+    model = AGLFOP(cost=cost).fit(y, sensitive_features=z, client=s)
+    surface = model.frontier(tol=tol).surface_
+    assert surface.gap <= tol
+    gaps = []
+    for g, local in ((0.0, 0.0), (1e-4, 1.0), (0.01, 0.02), (0.05, 0.01), (1.0, 1.0)):
+        best = 1.0 - model.solve(g, local).accuracy
+        lower, upper = surface.bounds(g, local)
+        assert lower <= best + 1e-6 * tol and best <= upper + 1e-6 * tol
+        gaps.append(float(upper - lower))
+    assert max(gaps) <= tol and max(gaps) > 1e-6 * tol
+    assert float(surface.lower.min()) == pytest.approx(1.0 - model.solve().accuracy, abs=1e-9)
+
+
+def test_bounds_next_to_zero_of_an_awkward_ratio() -> None:
+    """A ratio near that from which the least bound is set to zero first."""
+    rng = np.random.default_rng(0)
+    z, s = rng.integers(0, 2, 3000), rng.integers(0, 2, 3000)
+    y = (rng.random(3000) < 0.3 + 0.3 * z + 0.1 * s).astype(int)
+    cost = [[0.0, 1.0], [3.0, 0.0]]
+    model = AGLFOP(cost=cost).fit(y, sensitive_features=z, client=s)
+    point = model._program.solve({"global": 1.80408264e-08, "local": 9.17595107e-11})
+    assert point.status == "solved" and point.error - point.lower < 1e-6
+    assert point.informations["local"] <= 9.17595107e-11

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from privfair.accounting import Ledger
 from privfair.core import Budget
 from privfair.core.exceptions import LabelError
-from privfair.fairness.aglfop import AGLFOPPostProcessor, FairnessBound, fair_rule
+from privfair.fairness.aglfop import AGLFOPPostProcessor, FairnessBound, _labels, fair_rule
 from privfair.fairness.aglfop._labels import calibrated, drawn_in, noisy_rows, precision_of
 from privfair.fairness.aglfop._rule import rule_told
 from privfair.fairness.aglfop._scores import number_of_bins
@@ -79,6 +79,33 @@ def test_calibration_finds_the_slope_and_the_offsets():
     np.testing.assert_allclose(found.sum(axis=2), 1.0)
     # Without rows the scores stand as they are.
     np.testing.assert_allclose(calibrated(0 * rows, truth, logs), as_scores(MIDDLE), atol=1e-9)
+
+
+def test_the_curvature_of_the_calibration_is_that_of_its_loss():
+    rng = np.random.default_rng(0)
+    n_z, n_s, n_y, width = 3, 4, 3, 0.3
+    rows = rng.integers(0, 40, (n_z, n_s, 5)).astype(float)
+    scores = rng.normal(size=(n_z, n_s, n_y, 5))
+    ends = np.cumsum([1, n_y, n_z * n_y])
+    theta = 0.3 * rng.normal(size=ends[-1] + n_s * n_y)
+
+    def chances(theta):
+        slope, label, group, client = np.split(theta, ends)
+        offset = label + group.reshape(n_z, 1, n_y) + client.reshape(1, n_s, n_y)
+        raw = np.exp(slope * scores + offset[..., None])
+        return raw / raw.sum(axis=2, keepdims=True)
+
+    def gradient(theta):
+        pull = rows[:, :, None, :] * chances(theta)
+        cell = pull.sum(axis=3)
+        sums = cell.sum(axis=(0, 1)), cell.sum(axis=1).ravel(), cell.sum(axis=0).ravel()
+        return np.concatenate([[(pull * scores).sum()], *sums])
+
+    steps = 1e-5 * np.eye(theta.size)
+    second = np.array([gradient(theta + e) - gradient(theta - e) for e in steps]) / 2e-5
+    expected = np.linalg.slogdet(np.eye(theta.size) + width**2 * second)[1]
+    found = _labels._log_curvature(rows, chances(theta), scores, width)
+    assert found == pytest.approx(expected, rel=1e-8)
 
 
 @pytest.mark.parametrize("precision", [3.0, 30.0, 300.0])

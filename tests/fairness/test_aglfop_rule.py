@@ -556,3 +556,17 @@ def test_one_group_is_no_comparison():
     with pytest.warns(UtilityWarning, match="one group"):
         found = fair_rule(p / p.sum(), FairnessBound(eps_global=0.0, eps_local=0.0))
     assert found.accuracy == pytest.approx(unconstrained(p / p.sum()))
+
+
+def test_solved_is_what_is_proven_whatever_the_solver_says() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(16)).reshape(2, 2, 2, 2)
+    program = RuleProgram(
+        p, access="aware", bounds=(FairnessBound(),), cost=1.0 - np.eye(2),
+        client_weight=np.ones(2), positive=1,
+    )  # fmt: skip
+    asked = {"global": 1e-3}
+    best = program.solve(asked)
+    assert best.status == "solved"
+    for gap, status in ((5e-7, "solved"), (5e-6, "almost_solved")):
+        proof = best.error - gap, best.potentials, best.prices
+        assert program.point(asked, best.weights, proof, None, 1).status == status

@@ -140,23 +140,27 @@ class Builder:
     """
 
     cost: Array
-    _equal: list[tuple[Any, Array]] = field(default_factory=list)
-    _below: list[tuple[Any, Array]] = field(default_factory=list)
+    _equal: list[tuple[Entries, Array]] = field(default_factory=list)
+    _below: list[tuple[Entries, Array]] = field(default_factory=list)
     _informations: list[tuple[Information, bool, Expansion | None]] = field(default_factory=list)
 
     def equal(self, matrix: Any, right: Array) -> None:
         """Add rows ``matrix @ x == right``; the columns may end before the last variable."""
-        self._equal.append((matrix, np.asarray(right, dtype=float)))
+        self._equal.append((_entries(matrix), np.asarray(right, dtype=float)))
 
     def below(self, matrix: Any, right: Array) -> None:
         """Add rows ``matrix @ x <= right``."""
-        self._below.append((matrix, np.asarray(right, dtype=float)))
+        self._below.append((_entries(matrix), np.asarray(right, dtype=float)))
 
     def information(
         self, information: Information, *, exact: bool = False, expansion: Expansion | None = None
     ) -> None:
         """Add a bound on an information, whole or expanded, or hold it at zero."""
         self._informations.append((information, exact, expansion))
+
+    def linear(self) -> Builder:
+        """Return a builder with the linear rows of this one and no information."""
+        return Builder(self.cost, list(self._equal), list(self._below))
 
     def build(self) -> Assembled:
         """Return the matrices of the program."""
@@ -168,12 +172,12 @@ class Builder:
             else:
                 forms.append(_Bounded(info) if expansion is None else _Expanded(info, expansion))
         for matrix, right in self._equal:
-            rows.add(_entries(matrix), right)
+            rows.add(matrix, right)
         for form in forms:
             form.equalities(rows)
         n_equalities = rows.height
         for matrix, right in self._below:
-            rows.add(_entries(matrix), right)
+            rows.add(matrix, right)
         for form in forms:
             form.budget(rows)
         linear = rows.height
@@ -353,7 +357,7 @@ def _rates(info: Information, cells: Ints) -> tuple[Entries, Entries]:
 
     These are the masses m(z,c,k) and p(z|c) m(.,c,k), divided by the weight of (z, c).
     """
-    at, columns, values = _entries(info.masses)
+    at, columns, values = info.entries
     place = np.full(info.masses.shape[0], -1)
     place[cells] = np.arange(cells.size)
     weight = np.repeat(info.weights.ravel(), info.n_outcomes)

@@ -35,9 +35,10 @@ NAMES = ("global", "local")
 # the largest) for which they are good.
 LADDER = tuple(4.0**-k for k in range(1, 15))
 REGION = (0.0, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7)  # shares of the other disparity
+ROUGH = (0.0, 1 / 16, 1 / 4, 9 / 16)  # shares of the region, for first points
 IRRELEVANT = 1e-9  # nats: a disparity that never gets larger needs no axis
-BATCH = 10  # points solved before the hull is drawn again
-APART = 0.03  # least distance of points solved at once, on axes scaled by square roots
+BATCH = 20  # points solved before the hull is drawn again
+APART = 0.02  # least distance of points solved at once, on axes scaled by square roots
 MOST = 4000  # points of a surface
 
 
@@ -165,7 +166,7 @@ def _heights(planes: Array, g: Array, local: Array) -> Array:
 
 
 def _highest(planes: Array, g: Array, local: Array) -> Array:
-    return np.asarray(np.maximum(_heights(planes, g, local).max(axis=-1), 0.0))
+    return np.asarray(_heights(planes, g, local).max(axis=-1))
 
 
 def _below(planes: Array, roots: Array, g: Array, local: Array) -> Array:
@@ -182,41 +183,54 @@ class _Search:
     def __init__(self, program: SurfaceProgram) -> None:
         self.program = program
         self.errors: dict[tuple[float, float], float] = {}
-        self.planes: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)]
+        self.planes: list[tuple[float, float, float]] = []
         self.roots: list[tuple[float, float, float, float, float]] = []
-        self.top = self._region()
+        free = self.program.solve({})
+        self.floor = float(free.lower)  # no bound lowers the error; costs can be negative
+        self.planes.append((self.floor, 0.0, 0.0))
+        asked = self._region(free)
+        tops = [max(point.informations[n] for _, point in asked[n]) for n in NAMES]
+        g, local = (top if top > IRRELEVANT else 0.0 for top in tops)
+        self.top = g, local
         # Where a bound is none: no information can be larger.
         self.far = tuple(
             max(program.informations[name].ceiling, top) if top > 0.0 else 0.0
             for name, top in zip(NAMES, self.top, strict=True)
         )
         self.size = np.array([far if far > 0.0 else 1.0 for far in self.far])
-
-    def _region(self) -> tuple[float, float]:
-        """Return the bounds beyond which a bound has no effect, as far as optima tell.
-
-        A decision that keeps the local bound can have more global disparity than the labels
-        (clients whose disparities cancel), and most of it at a bound between zero and none; so
-        optima at several bounds are asked. The grid ends there, the proof does not.
-        """
-        free = self.program.solve({})
-        self.planes.append((float(free.lower), 0.0, 0.0))  # no bound lowers the error below it
-        tops = []
         for name, other in (NAMES, NAMES[::-1]):
-            at = [free, *(self.program.solve({other: step * free.informations[other]})
-                          for step in REGION)]  # fmt: skip
-            top = max(point.informations[name] for point in at)
-            tops.append(top if top > IRRELEVANT else 0.0)
-        return tops[0], tops[1]
+            for eps, point in asked[name]:
+                at = {name: point.informations[name], other: eps}
+                g, local = (at[n] if far > 0.0 else 0.0
+                            for n, far in zip(NAMES, self.far, strict=True))  # fmt: skip
+                self._keep((g, local), point)
+
+    def _region(self, free: _Point) -> dict[str, list[tuple[float, _Point]]]:
+        """Return, for each information left free, bounds of the other one and their optima.
+
+        The largest disparity of these optima is where a bound ceases to matter, as far as they
+        tell. A decision that keeps the local bound can have more global disparity than the labels
+        (clients whose disparities cancel), and most of it at a bound between zero and none. The
+        grid ends there, the proof does not.
+        """
+        asked: dict[str, list[tuple[float, _Point]]] = {}
+        for name, other in (NAMES, NAMES[::-1]):
+            bounds = [step * free.informations[other] for step in REGION]
+            asked[name] = [(eps, self.program.solve({other: eps})) for eps in bounds]
+            asked[name].append((free.informations[other], free))
+        return asked
 
     def solve(self, at: tuple[float, float]) -> None:
-        """Solve at a pair of bounds and keep its planes."""
+        """Solve at a pair of bounds."""
         bounds = {
             name: eps
             for name, eps, far in zip(NAMES, at, self.far, strict=True)
             if far > 0.0 and eps < far
         }
-        point = self.program.solve(bounds)
+        self._keep(at, self.program.solve(bounds))
+
+    def _keep(self, at: tuple[float, float], point: _Point) -> None:
+        """Keep what a point says: its error, and its planes."""
         self.errors[at] = float(point.error)
         if not point.potentials:
             return
@@ -240,7 +254,8 @@ class _Search:
             slope = dict.fromkeys(NAMES, 0.0)
             for name in infinite:
                 slope[name] = self.program.informations[name].root_price(point.potentials[name])
-            self.roots.append((height, *(known.get(n, 0.0) for n in NAMES), *slope.values()))
+            g, local = (known.get(n, 0.0) for n in NAMES)
+            self.roots.append((height, g, local, slope[NAMES[0]], slope[NAMES[1]]))
 
     def hull(self) -> Array:
         """Return the facets above the surface, as planes."""
@@ -256,20 +271,23 @@ class _Search:
             corner[:, axis] = 1.0
             points = np.concatenate([points, moved])
         points = np.concatenate([points, corner])
+        points[:, 2] -= self.floor
         scale = max(float(points[:, 2].max()), 1e-12)
         points[:, 2] /= scale
         apex = np.array([[0.5, 0.5, 2.0]])  # makes the hull solid whatever the points
         a, b, c, d = ConvexHull(np.concatenate([points, apex])).equations.T
         low = c < -1e-9
         slopes = np.stack([a[low], b[low]]) / c[low] * scale / self.size[:, None]
-        return np.stack([-d[low] / c[low] * scale, *slopes], axis=1)
+        found = np.stack([self.floor - d[low] / c[low] * scale, *slopes], axis=1)
+        return np.concatenate([found, [[self.floor, 0.0, 0.0]]])  # no rounding below it
 
     def corners(self) -> Array:
         """Return the corners (bounds and height) of the highest plane, over all bounds."""
         from scipy.spatial import HalfspaceIntersection
 
         a, b, c = np.unique(np.asarray(self.planes), axis=0).T
-        scale = max(float(max(self.errors.values())), 1e-12)
+        a = a - self.floor
+        scale = max(float(max(self.errors.values())) - self.floor, 1e-12)
         one = np.ones_like(a)
         # height >= a - b x - c y, in a box
         above = np.stack([-b * self.size[0] / scale, -c * self.size[1] / scale, -one, a / scale])
@@ -280,7 +298,7 @@ class _Search:
         found = found[np.isfinite(found).all(axis=1)]
         found = found[found[:, 2] < 2.9]
         found[:, :2] = np.clip(found[:, :2], 0.0, 1.0)
-        return np.asarray(found * (*self.size, scale))
+        return np.asarray(found * (*self.size, scale)) + (0.0, 0.0, self.floor)
 
 
 def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3) -> AGLFOPSurface:
@@ -305,11 +323,11 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
         A point cannot be solved to ``tol``.
     """
     search = _Search(program)
-    rough = [np.array([0.0, 1 / 16, 1 / 4, 9 / 16, 1.0]) * top if top > 0.0 else np.zeros(1)
-             for top in search.top]  # fmt: skip
-    chosen = [(float(g), float(y)) for g in rough[0] for y in rough[1]]
+    rough = [np.array(ROUGH) * top if top > 0.0 else np.zeros(1) for top in search.top]
+    first = ((float(g), float(y)) for g in rough[0] for y in rough[1])
+    chosen = [at for at in first if at not in search.errors]
     failed: set[tuple[float, float]] = set()
-    while chosen:
+    while True:
         for at in chosen:
             try:
                 search.solve(at)
@@ -322,6 +340,8 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
         lower = np.minimum(_highest(planes, g, local), corners[:, 2])
         gap = _highest(facets, g, local) - lower
         chosen = _apart(search, corners, gap, tol)
+        if not chosen:
+            break
         if len(search.errors) > MOST or any(at in search.errors or at in failed for at in chosen):
             raise SolverError(
                 f"the surface is proven to {gap.max():.1e} only, not to tol={tol:g}; ask for a "

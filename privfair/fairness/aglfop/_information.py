@@ -96,6 +96,12 @@ class Information:
         return int(self.masses.shape[0] // self.weights.size)
 
     @cached_property
+    def entries(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+        """Rows, columns and values of ``masses``."""
+        coo = self.masses.tocoo()
+        return coo.row.astype(np.int64), coo.col.astype(np.int64), coo.data
+
+    @cached_property
     def total(self) -> float:
         """Mass of all contexts, by which the information is divided."""
         return float(self.weights.sum())

@@ -25,7 +25,6 @@ Ints = NDArray[np.int64]
 
 _LOG_RANGE = (math.log(0.1), math.log(1e5))
 _WIDTHS = (0.03, 0.1, 0.3, 1.0)
-_STEP = 1e-4
 _LEAST = 1e-6  # probability below which a score's logarithm is cut
 
 
@@ -81,14 +80,49 @@ def calibrated(rows: Array, rates: Array, scores: Array) -> Array:
     best, theta = math.inf, start
     for width in _WIDTHS:
         found = optimize.minimize(loss, theta, (width,), jac=True, method="L-BFGS-B")
-        steps = _STEP * np.eye(start.size)
-        rows_of = [loss(found.x + e, width)[1] - loss(found.x - e, width)[1] for e in steps]
-        curved = np.linalg.eigvalsh((np.array(rows_of) + np.array(rows_of).T) / (4 * _STEP))
-        unlikely = found.fun + 0.5 * np.log(np.maximum(curved * width**2, 1.0)).sum()
+        slope, offset = parts(found.x)
+        chances = np.exp(log_softmax(slope * scores + offset, axis=2))
+        unlikely = found.fun + 0.5 * _log_curvature(rows, chances, scores, width)
         if unlikely < best:
             best, theta = float(unlikely), found.x
     slope, offset = parts(theta)
     return np.asarray(np.exp(log_softmax(slope * scores + offset, axis=2)))
+
+
+def _log_curvature(rows: Array, chances: Array, scores: Array, width: float) -> float:
+    """Return the log determinant of the loss's second derivatives, times ``width**2`` each.
+
+    Clients have blocks of their own, which only slope, labels and groups couple: what remains of
+    them without the clients is small (Schur's complement), however many clients there are.
+    """
+    n_z, n_s, n_y, _ = chances.shape
+    mass = rows[:, :, None, :] * chances
+    pull = mass * (scores - (chances * scores).sum(axis=2, keepdims=True))
+    by_slope = pull.sum(axis=3)
+    cell = -np.einsum("zsyr,zskr->zsyk", mass, chances)
+    cell[..., np.arange(n_y), np.arange(n_y)] += mass.sum(axis=3)
+    width_of = 1 + n_y + n_z * n_y
+    first, second = slice(1, 1 + n_y), slice(1 + n_y, None)
+    coupled = np.empty((n_s, width_of, n_y))
+    coupled[:, 0], coupled[:, first] = by_slope.sum(axis=0), cell.sum(axis=0)
+    coupled[:, second] = np.moveaxis(cell, 0, 1).reshape(n_s, n_z * n_y, n_y)
+    shared = np.zeros((width_of, width_of))
+    shared[0, 0] = (pull * scores).sum()
+    shared[0, 1:] = shared[1:, 0] = np.concatenate(
+        [by_slope.sum(axis=(0, 1)), by_slope.sum(axis=1).ravel()]
+    )
+    shared[first, first] = cell.sum(axis=(0, 1))
+    groups = cell.sum(axis=1)
+    shared[second, first] = groups.reshape(-1, n_y)
+    shared[first, second] = shared[second, first].T
+    for z in range(n_z):
+        own = slice(1 + n_y + z * n_y, 1 + n_y + (z + 1) * n_y)
+        shared[own, own] = groups[z]
+    square = width**2
+    clients = np.eye(n_y) + square * cell.sum(axis=0)
+    removed = square * coupled @ np.linalg.solve(clients, square * coupled.transpose(0, 2, 1))
+    rest = np.eye(width_of) + square * shared - removed.sum(axis=0)
+    return float(np.linalg.slogdet(clients)[1].sum() + np.linalg.slogdet(rest)[1])
 
 
 def precision_of(rows: Array, rates: Array, centre: Array) -> float:

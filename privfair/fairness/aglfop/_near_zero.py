@@ -36,7 +36,8 @@ WANTED = 1e-6  # a proven gap with which nothing else is tried
 STEPS = 8
 ENOUGH = 1e-7  # a proven gap at which nothing is gained by another step
 FACTORS = (1.0, 0.98, 1.02, 0.9, 1.1, 0.6, 1.6, 0.25, 4.0)
-APART = 1e-2
+# Bounds below this share of the largest are set to zero first; which share is best varies.
+APART = (1e-2, 1e-4, 0.5)
 ROUNDING = 1e-9
 LEAST_RATIO = -0.98  # at -1, a mass of zero, the expansion's curvature is infinite
 
@@ -126,20 +127,51 @@ def answered(program: Program[P], asked: dict[str, float], needed: dict[str, flo
     small = {name for name, eps in needed.items() if AS_ZERO < eps < SMALL}
     tiny = {name for name in small if needed[name] < NEARLY_ZERO}
     if tiny:
-        return _expanded(program, asked, needed, held, tiny)
+        return _best_expanded(program, asked, needed, held, tiny)
     try:
         point = program.attempt(asked, needed, held)
     except SolverError:
         if not small:
             raise
-        return _expanded(program, asked, needed, held, small)
+        return _best_expanded(program, asked, needed, held, small)
     if small and not point.error - point.lower <= WANTED:
         try:
-            other = _expanded(program, asked, needed, held, small)
+            other = _best_expanded(program, asked, needed, held, small)
         except SolverError:
             return point
         return min(point, other, key=lambda one: one.error - one.lower)
     return point
+
+
+def _best_expanded(
+    program: Program[P],
+    asked: dict[str, float],
+    needed: dict[str, float],
+    held: set[str],
+    tiny: set[str],
+) -> P:
+    """Solve with the bounds in ``tiny`` expanded, in another order where one does not do."""
+    best: P | None = None
+    failed: SolverError | None = None
+    largest = max(asked[n] for n in tiny)
+    tried: list[set[str]] = []
+    for apart in APART:
+        least = {n for n in tiny if asked[n] < apart * largest}
+        if least in tried:
+            continue
+        tried.append(least)
+        try:
+            point = _expanded(program, asked, needed, held, tiny, apart)
+        except SolverError as error:
+            failed = failed or error
+            continue
+        if best is None or point.error - point.lower < best.error - best.lower:
+            best = point
+        if best.error - best.lower <= WANTED:
+            break
+    if best is None:
+        raise failed or SolverError("no expansion gave an answer.")
+    return best
 
 
 def _expanded(
@@ -148,12 +180,13 @@ def _expanded(
     needed: dict[str, float],
     held: set[str],
     tiny: set[str],
+    apart: float,
 ) -> P:
     """Solve with the bounds in ``tiny`` expanded, from the answer with them at zero."""
-    least = {n for n in tiny if asked[n] < APART * max(asked[m] for m in tiny)}
+    least = {n for n in tiny if asked[n] < apart * max(asked[m] for m in tiny)}
     at_zero = asked | dict.fromkeys(least or tiny, 0.0)
     if least:  # what it takes to keep the least bound should not cost the others
-        zero = _expanded(program, at_zero, needed, held | least, tiny - least)
+        zero = _expanded(program, at_zero, needed, held | least, tiny - least, apart)
     else:
         zero = program.attempt(at_zero, needed, held | tiny)
     best = _proven(program, asked, zero.potentials, zero.prices, None, -np.inf)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +160,15 @@ class OracleProgram(Relabelling):
         expansions: Mapping[str, Expansion] | None = None,
     ) -> Assembled:
         """Return the matrices with these informations, bounded or (True) held at zero."""
+        builder = self._linear.linear()
+        for name, exact in key:
+            builder.information(
+                self.informations[name], exact=exact, expansion=(expansions or {}).get(name)
+            )
+        return builder.build()
+
+    @cached_property
+    def _linear(self) -> Builder:
         n_k = self.labels.size
         n_cells = self.z.size
         n_w = n_cells * n_k
@@ -175,11 +185,7 @@ class OracleProgram(Relabelling):
         builder.below(c - pooled_map(of_overlap, overlap.size), np.zeros(overlap.size))
         builder.below(c, self._rate.ravel()[overlap])
         builder.below(-own, np.zeros(n_w))
-        for name, exact in key:
-            builder.information(
-                self.informations[name], exact=exact, expansion=(expansions or {}).get(name)
-            )
-        return builder.build()
+        return builder
 
     def _perfect(self, asked: dict[str, float]) -> OraclePoint:
         zero = dict.fromkeys(asked, 0.0)

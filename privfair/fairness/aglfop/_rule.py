@@ -54,7 +54,8 @@ class FairRule:
     price_degenerate : bool
         Whether only a combination of the prices is determined.
     status : str
-        ``free`` where the best rule of all keeps the bounds, else the solver's status.
+        ``free`` where the best rule of all keeps the bounds, ``solved`` where the proven gap is
+        within 1e-6 (of the sum of costs, if larger than 1), else ``almost_solved``.
     n_iter : int
 
     References

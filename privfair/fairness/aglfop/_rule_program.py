@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +169,15 @@ class RuleProgram(RuleCosts):
         expansions: Mapping[str, Expansion] | None = None,
     ) -> BudgetProgram:
         """Return the program with these informations, (True) held at zero or expanded."""
+        builder = self._linear.linear()
+        for name, exact in key:
+            builder.information(
+                self.informations[name], exact=exact, expansion=(expansions or {}).get(name)
+            )
+        return BudgetProgram(builder.build(), tol=self.tol)
+
+    @cached_property
+    def _linear(self) -> Builder:
         n_w = self.cost.size
         builder = Builder(self.cost.ravel())
         blocks = pooled_map(np.arange(n_w) // self.n_k, len(self.cost))
@@ -175,11 +185,7 @@ class RuleProgram(RuleCosts):
         for name, matrix in self.gap_matrices.items():
             builder.below(matrix, np.full(matrix.shape[0], self.gap_bounds[name]))
         builder.below(-pooled_map(np.arange(n_w), n_w), np.zeros(n_w))
-        for name, exact in key:
-            builder.information(
-                self.informations[name], exact=exact, expansion=(expansions or {}).get(name)
-            )
-        return BudgetProgram(builder.build(), tol=self.tol)
+        return builder
 
     def _checked(
         self,
@@ -277,8 +283,8 @@ class RuleProgram(RuleCosts):
             if not np.isfinite(price):
                 flat = np.abs(potentials[name]).max() <= 1e-6
                 prices[name] = 0.0 if flat else np.inf
-        if error - lower <= WANTED * scale:
-            status = "solved"  # whatever the solver thought of it
+        # Whatever the solver thought of it.
+        status = "solved" if error - lower <= WANTED * scale else "almost_solved"
         point = self._point(asked, weights, lower, prices, degenerate, status, n_iter)
         return replace(point, potentials=potentials)
 
