@@ -107,10 +107,12 @@ def test_batches_end_where_the_whole_does() -> None:
     np.testing.assert_allclose(parts.multipliers_, whole.multipliers_, atol=0.25)
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.2])
-@pytest.mark.parametrize("seed", [0, 2, 3])
+@pytest.mark.parametrize(("seed", "rate"), [(0, 0.05), (0, 0.2), (4, 0.05), (11, 0.2)])
 def test_what_has_a_price_is_tight_when_the_rounds_end(seed, rate) -> None:
-    """No constraint that is still paid for has slack: small violations alone do not say that."""
+    """No constraint that is still paid for has slack.
+
+    In all four cases there is an earlier round with small violations and prices too high.
+    """
     X, y, low, s, _ = problem(4000, seed)
     model = SEPClassifier(
         solver="adam", batch_size=1000, learning_rate=rate, tol=5e-3, random_state=0

@@ -233,7 +233,7 @@ def test_the_guard_keeps_rates_up_at_no_cost_of_privacy() -> None:
     for penalty in (None, make(no_leveling_down=False), make()):
         clf = DPClassifier(
             epsilon=3.0, schema="as_is", fairness_penalty=penalty, ledger=Ledger(),
-            random_state=0, noise_random_state=0,
+            random_state=0, noise_random_state=0, epochs=10,
         ).fit(X, y, sensitive_features=None if penalty is None else frame)  # fmt: skip
         p = clf.predict_proba(X)[:, 1]
         rates.append([p[low & g].mean() for g in (~man, man)])
