@@ -202,3 +202,20 @@ def test_to_dict_is_json() -> None:
     assert back["eps_global"][-1] == pytest.approx(
         OracleProgram(table(0)).of_labels["global"] / LN2, rel=0.5
     )
+
+
+@pytest.mark.parametrize("step", [1e-6, 3e-5])
+def test_a_disparity_of_next_to_nothing_costs_what_it_costs(step: float) -> None:
+    """Of 1e-12 to 1e-9 nats, so that it has no axis: the attained error is that at zero."""
+    p = np.full((2, 2, 2), 0.25)
+    p[0, 0] += step, -step
+    p[1, 0] -= step, -step
+    if step > 1e-5:
+        p = np.array([[[0.3 + step, 0.1], [0.1, 0.3]], [[0.1, 0.3 + step], [0.3, 0.1]]])
+    p /= p.sum()
+    surface = certified_surface(OracleProgram(p), n=3)
+    assert surface.gap <= 1e-3
+    for g, local in ((0.0, 0.0), (0.0, 0.05), (1e-12, 1.0)):
+        lower, upper = surface.bounds(g, local)
+        answer = aglfop(p, g, local)
+        assert answer.error_lower <= upper + 1e-9 and lower <= answer.error + 1e-9

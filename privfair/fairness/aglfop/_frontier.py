@@ -203,7 +203,7 @@ class _Search:
                 at = {name: point.informations[name], other: eps}
                 g, local = (at[n] if far > 0.0 else 0.0
                             for n, far in zip(NAMES, self.far, strict=True))  # fmt: skip
-                self._keep((g, local), point)
+                self._keep((g, local), point, {} if point is free else {other: eps})
 
     def _region(self, free: _Point) -> dict[str, list[tuple[float, _Point]]]:
         """Return, for each information left free, bounds of the other one and their optima.
@@ -227,11 +227,15 @@ class _Search:
             for name, eps, far in zip(NAMES, at, self.far, strict=True)
             if far > 0.0 and eps < far
         }
-        self._keep(at, self.program.solve(bounds))
+        self._keep(at, self.program.solve(bounds), bounds)
 
-    def _keep(self, at: tuple[float, float], point: _Point) -> None:
+    def _keep(self, at: tuple[float, float], point: _Point, bounds: Mapping[str, float]) -> None:
         """Keep what a point says: its error, and its planes."""
-        self.errors[at] = float(point.error)
+        # Without an axis the point is free in that disparity; what is attained at zero is not.
+        left = {n: 0.0 for n, far in zip(NAMES, self.far, strict=True)
+                if far == 0.0 and point.informations[n] > 0.0}  # fmt: skip
+        held = self.program.solve({**bounds, **left}) if left else point
+        self.errors[at] = float(held.error)
         if not point.potentials:
             return
         infinite = [name for name, price in point.prices.items() if np.isinf(price)]
