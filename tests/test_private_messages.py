@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from privfair.accounting import Ledger
 from privfair.core import Budget, Categorical, Numeric, Schema
@@ -131,6 +132,48 @@ def _aglfop(d: Columns) -> None:
     )
 
 
+class _Quoting(ClassifierMixin, BaseEstimator):
+    """A model of the user's: it warns about its rows, and where one is large it quotes them."""
+
+    classes_ = np.array([0, 1])
+
+    def fit(self, X: Any, y: Any) -> _Quoting:
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict_proba(self, X: Any) -> Any:
+        values = [f"{value:g}" for value in np.asarray(X, dtype=float).ravel()]
+        warnings.warn(f"there is a row {values[0]}", stacklevel=2)
+        try:
+            {"fine": 0}[next((v for v in values if float(v) > 100), "fine")]
+        except KeyError as error:
+            raise ValueError(f"{values} are too large") from error
+        return np.full((len(values), 2), 0.5)
+
+    def predict(self, X: Any) -> Any:
+        return self.predict_proba(X).argmax(axis=1)
+
+
+def _postprocessor(d: Columns) -> None:
+    from privfair.fairness import AGLFOPPostProcessor
+
+    AGLFOPPostProcessor(
+        _Quoting(), privacy=Budget(1.0), groups=GROUPS, clients=SITES, ledger=Ledger(),
+    ).fit(d["x"][:, None], d["y"], sensitive_features=d["s"], client=d["c"])  # fmt: skip
+
+
+def _report_model(d: Columns) -> None:
+    from privfair.report import AuditConfig, audit
+
+    config = AuditConfig(n_resamples=100, dp_report=1.0, public_groups={"sex": GROUPS})
+    audit(
+        _Quoting(), d["x"][:, None], d["y"], sensitive_features={"sex": d["s"]}, config=config,
+        ledger=Ledger(),
+    )  # fmt: skip
+
+
 def _sep(d: Columns) -> None:
     from privfair.fairness import SESRule, sep_violation
 
@@ -210,6 +253,9 @@ GRID: list[tuple[Callable[[Columns], None], str, tuple[Any, ...]]] = [
     (_pid, "d", CLASSES), (_pid, "s", (MISSING, TEXT)), (_pid, "c", (MISSING, TEXT)),
     (_pid, "y", CLASSES),
     (_aglfop, "y", CLASSES), (_aglfop, "s", (MISSING,)), (_aglfop, "c", (MISSING,)),
+    (_postprocessor, "x", (NUMBER,)), (_postprocessor, "y", (MISSING, TEXT, NUMBER)),
+    (_postprocessor, "s", (MISSING,)), (_postprocessor, "c", (MISSING,)),
+    (_report_model, "x", (NUMBER,)),
     (_sep, "d", (MISSING, TEXT, NUMBER, ONE)), (_sep, "s", (MISSING,)),
     (_sep, "age", (MISSING, TEXT)),
     (_report, "y", CLASSES), (_report, "d", CLASSES), (_report, "s", (MISSING,)),

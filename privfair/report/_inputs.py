@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from privfair.core._quiet import untold
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
@@ -278,8 +279,10 @@ def _one_model(
     if hasattr(given, "predict"):
         if X is None:
             raise InvalidTypeError(f"X is None, and the estimator {name} needs it to predict.")
-        decisions = as_vector(given.predict(X), name=f"predictions of {name}")
-        scores, probability, kind = _scores(given, X, positive), True, "estimator"
+        with untold(private, f"the estimator {name}"):
+            decisions = as_vector(given.predict(X), name=f"predictions of {name}")
+            scores = _scores(given, X, positive)
+        probability, kind = True, "estimator"
         extra: dict[str, Any] = {
             "privacy": _guarantee(given),
             "class_name": clean_label(_class_name(given), 160),

@@ -47,14 +47,16 @@ def most_cost(cells: NDArray[np.int64], accept: Bools, confidence: float) -> flo
     no limit, and any interval around the estimate is too short. At the true prices the cost is
     at least what the table shows less a few of the standard errors *at these prices*, so that
     the largest limit over all prices holds, however well A is known. No rule of the same answer
-    for everybody is forbidden, which limits it from above. Prices are searched along lines
-    through the estimated ones and through none; for two groups that is all prices.
+    for everybody is forbidden, which limits it from above. Prices are searched at steps along
+    lines through the estimated ones and through none. For two groups one line holds all prices;
+    for more groups these lines do not, and that the limit holds is then measured, not proven.
 
     References
     ----------
     Anderson, Rubin 1949 (inversion of a test whose level does not depend on how well a quantity
     is identified).
     """
+    cells = cells[cells.sum(axis=(1, 2, 3)) > 0]  # nothing is demanded for a group of nobody
     n = int(cells.sum())
     table = _table(cells.sum(axis=1) / n, accept)
     z = normal_critical(confidence)
@@ -73,6 +75,8 @@ def _table(p: Floats, accept: Bools) -> _Table:
 def _prices(table: _Table) -> list[Floats]:
     """Return prices on lines through the estimated prices, and through none, in all directions."""
     k = len(table.apart)
+    if k == 1:
+        return [np.zeros(1)]
     best = linprog(-table.gain, A_eq=table.apart[1:], b_eq=np.zeros(k - 1), bounds=(0, 1))
     found = np.concatenate([[0.0], -np.asarray(best.eqlin.marginals)]) if best.success else None
     lines = [sign * row for row in np.eye(k)[1:] for sign in (1.0, -1.0)]

@@ -299,6 +299,24 @@ def test_penalty_of_dealt_batches_is_unbiased():
         assert abs(np.mean(found) - whole) < 6 * error < whole  # chance as above
 
 
+def test_dealt_batches_are_corrected_for_bias_however_large_they_are():
+    """Two rows of a cell in 1,500 are still two; they count as much as any cell at tau 0."""
+    rng = np.random.default_rng(4)
+    code = np.repeat([0, 1, 2], [8_000, 3_980, 20])
+    scores, S = torch.tensor(rng.normal(size=12_000)), np.array(["a", "b", "c"])[code]
+    penalty = DistanceCovariancePenalty("cells", group_weighting=0.0, min_cell=1).fit({"s": S})
+    cell = penalty.encode({"s": S})
+    penalty._know_counts(np.bincount(cell))
+    cells = [np.flatnonzero(cell.numpy() == g) for g in range(3)]
+    found = []
+    for _ in range(8):
+        for rows, _factor in stratified_batches(cells, 8, rng):
+            found.append(float(penalty(scores[rows], cell[rows])))
+    # plugged in, the mean is above by E|f - f'| / 18, which is 0.06 and over 20 of these errors
+    error = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found) - float(penalty(scores, cell))) < 6 * error < 0.06
+
+
 def test_small_batches_are_dealt_out_in_training(monkeypatch):
     from privfair.fairness.dcov import _network
 

@@ -256,6 +256,19 @@ def test_the_upper_limit_of_the_cost_is_never_below_the_cost() -> None:
         assert most_cost(100 * cells, accept, 0.95) < most_cost(cells, accept, 0.95)
 
 
+def test_a_group_of_nobody_asks_nothing() -> None:
+    from privfair.report._parity import most_cost
+
+    rng = np.random.default_rng(3)
+    cells, accept = rng.integers(0, 40, (3, 2, 2, 6)), np.arange(6) >= 3
+    cells[1] = 0
+    assert most_cost(cells, accept, 0.95) == most_cost(cells[[0, 2]], accept, 0.95)
+    p = cells[:1] / cells[:1].sum()
+    model = p[..., 0, ~accept].sum() + p[..., 1, accept].sum()
+    best = np.maximum(p[:, :, 0].sum(axis=(0, 1)), p[:, :, 1].sum(axis=(0, 1))).sum()
+    assert most_cost(cells[:2], accept, 1e-9) >= model - best - 1e-9
+
+
 def test_the_interval_of_the_cost_reaches_the_limit(rows: dict[str, Any]) -> None:
     from privfair.report._parity import most_cost
     from privfair.report._sections import frontier

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import column_or_1d
 
 from privfair.core import _validation as check
+from privfair.core._quiet import untold
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
@@ -194,7 +195,8 @@ def _scored(
                 "prefit=False. Where the post-processor is cloned, wrap it: "
                 "sklearn.frozen.FrozenEstimator."
             )
-        output = responses(model.estimator, X, method)
+        with untold(private, "estimator"):
+            output = responses(model.estimator, X, method)
         bins = planned(output, np.asarray(classes))
         if scored:
             soft = _probabilities(output if method == "predict_proba" else

@@ -35,7 +35,7 @@ class FairDCovClassifier(ClassifierMixin, FairNetwork, ClassifierParts):
     c : float, default=1.0
         Above 0; weight of low orders in ``"jdcov"``.
     estimator : {"auto", "u", "v"}, default="auto"
-        Of a batch: unbiased, plug-in, or unbiased below 1,024 rows.
+        Of a batch: unbiased, plug-in, or unbiased below 1,024 rows and where it is stratified.
     group_weighting : float, default=0.5
         tau in [0, 1]: cell g weighs ``share_g ** tau``. 1 is distance covariance as published,
         under which a group of 2 % counts 4e-4.

@@ -45,7 +45,7 @@ class DistanceCovariancePenalty(nn.Module):
     estimator : {"auto", "u", "v"}, default="auto"
         Unbiased or plug-in. The plug-in's bias under independence is about E|f - f'| times the
         attributes' mean distance over the batch: a penalty on the spread of predictions.
-        ``"auto"`` is ``"u"`` for batches below 1,024 and ``"v"`` from there on.
+        ``"auto"`` is ``"u"`` for batches below 1,024 or drawn cell by cell, ``"v"`` for others.
     group_weighting : float, default=0.5
         tau in [0, 1]: cell g weighs ``share_g ** tau``. 1 is distance covariance as published.
         With more than ``max_cells`` combinations only 1 is possible.
@@ -248,7 +248,9 @@ class DistanceCovariancePenalty(nn.Module):
         scores = scores.flatten()
         estimator = self.estimator
         if estimator == "auto":
-            estimator = "u" if len(scores) < LARGE_BATCH else "v"
+            # Of a rare cell two rows are here: plugged in, they are biased in any batch.
+            small = len(scores) < LARGE_BATCH or self._counts is not None
+            estimator = "u" if small else "v"
         if sample_weight is not None:
             estimator = "v"
         if len(scores) < _LEAST[estimator]:

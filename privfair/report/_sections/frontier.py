@@ -87,8 +87,9 @@ def build(ctx: AuditContext) -> SectionResult:
             f"({_resamples(ctx)} multinomial resamples of the table, each solved again), normal, "
             "and wide enough for no bias as for all bias that the resamples show: rules that are "
             "found on rows fit their noise. The upper end of the cost by score alone is at least "
-            "the largest limit over all prices of the demand, which also holds where the groups "
-            "have almost the same scores."
+            "the largest limit over prices of the demand (a search along lines, which hold all "
+            "prices if there are two groups), which also holds where the groups have almost the "
+            "same scores."
         ),
         references=(
             "Hamman, Dutta 2024, Demystifying local and global fairness trade-offs in federated "
