@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfair.core._quiet import untold
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
@@ -23,6 +22,7 @@ from privfair.core.exceptions import (
     SingleGroupError,
 )
 from privfair.core.frames import as_table, as_vector, check_aligned, missing_mask
+from privfair.core.quiet import untold
 from privfair.report._clean import clean_label, clean_text, unique_labels
 from privfair.report._config import AuditConfig, Predictions
 

@@ -47,9 +47,10 @@ def most_cost(cells: NDArray[np.int64], accept: Bools, confidence: float) -> flo
     no limit, and any interval around the estimate is too short. At the true prices the cost is
     at least what the table shows less a few of the standard errors *at these prices*, so that
     the largest limit over all prices holds, however well A is known. No rule of the same answer
-    for everybody is forbidden, which limits it from above. Prices are searched at steps along
-    lines through the estimated ones and through none. For two groups one line holds all prices;
-    for more groups these lines do not, and that the limit holds is then measured, not proven.
+    for everybody is forbidden, which limits it from above, by two limits at the level each: where
+    both answers cost the same, the smaller one misses more often. Prices are searched at steps
+    along lines through the estimated ones and through none. For two groups one line holds all
+    prices; for more groups these lines do not, and the limit is not proven then.
 
     References
     ----------

@@ -12,7 +12,6 @@ from sklearn.base import clone
 from sklearn.utils.validation import column_or_1d
 
 from privfair.core import _validation as check
-from privfair.core._quiet import untold
 from privfair.core.exceptions import (
     DataError,
     InvalidParameterError,
@@ -23,6 +22,7 @@ from privfair.core.exceptions import (
     SensitiveFeatureError,
 )
 from privfair.core.privacy import Budget, PrivacyGuarantee
+from privfair.core.quiet import untold
 from privfair.fairness._contingency import ContingencyRelease
 from privfair.fairness._release import release_contingency
 from privfair.fairness.aglfop._bounds import FairnessBound, check_bounds
