@@ -503,3 +503,16 @@ def test_fifty_clients_of_three_groups_and_classes() -> None:
     assert 0 <= answer.gap < 1e-6 and answer.status == "solved"
     full = aglfop(p, 0.5 * g, 0.25 * local, solver="cvxpy")
     assert answer.error == pytest.approx(full.error, abs=1e-6)
+
+
+@pytest.mark.parametrize("bounds", [{"global": 0.0}, {"local": 0.0}])
+def test_at_zero_the_charges_of_cells_are_slopes_of_the_error(bounds: dict[str, float]) -> None:
+    p = np.random.default_rng(0).dirichlet(np.full(18, 2.0)).reshape(3, 2, 3)
+    point = OracleProgram(p).solve(bounds)
+    charges = OracleProgram(p).label_charges(point)
+    step = 1e-4
+    for cell in [(0, 0, 0), (1, 1, 2), (2, 0, 1), (2, 1, 0)]:
+        moved = p.copy()
+        moved[cell] += step
+        slope = (OracleProgram(moved / moved.sum()).solve(bounds).error - point.error) / step
+        assert slope == pytest.approx(charges[cell] - (p * charges).sum(), abs=2e-3)
