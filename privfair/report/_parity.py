@@ -47,8 +47,8 @@ def most_cost(cells: NDArray[np.int64], accept: Bools, confidence: float) -> flo
     no limit, and any interval around the estimate is too short. At the true prices the cost is
     at least what the table shows less a few of the standard errors *at these prices*, so that
     the largest limit over all prices holds, however well A is known. No rule of the same answer
-    for everybody is forbidden, which limits it from above, by two limits at the level each: where
-    both answers cost the same, the smaller one misses more often. Prices are searched at steps
+    for everybody is forbidden, which limits it from above: the smaller of two limits, one for each
+    answer, each of which may miss half as often. Prices are searched at steps
     along lines through the estimated ones and through none. For two groups one line holds all
     prices; for more groups these lines do not, and the limit is not proven then.
 
@@ -64,7 +64,8 @@ def most_cost(cells: NDArray[np.int64], accept: Bools, confidence: float) -> flo
     limits = [_limit(table, price, z, n) for price in _prices(table)]
     none = np.zeros(len(table.apart))
     everybody = [_rule(table, np.full(len(table.gain), d), none) for d in (0.0, 1.0)]
-    return float(min(max(limits), min(cost + z * se / np.sqrt(n) for cost, se in everybody)))
+    either = normal_critical(1 - (1 - confidence) / 2)
+    return float(min(max(limits), min(cost + either * se / np.sqrt(n) for cost, se in everybody)))
 
 
 def _table(p: Floats, accept: Bools) -> _Table:

@@ -219,3 +219,21 @@ def test_a_disparity_of_next_to_nothing_costs_what_it_costs(step: float) -> None
         lower, upper = surface.bounds(g, local)
         answer = aglfop(p, g, local)
         assert answer.error_lower <= upper + 1e-9 and lower <= answer.error + 1e-9
+
+
+@pytest.mark.parametrize("seed", [3, 9])
+def test_a_nearly_independent_table_is_enclosed(seed: int) -> None:
+    # Below 1e-8 bits facets in units of the entropy are thinner than rounding.
+    rng = np.random.default_rng(seed)
+    sides = [rng.dirichlet([3] * k) for k in (2, 2 + seed % 2, 2)]
+    p = np.einsum("z,s,y->zsy", *sides)
+    p = p * (1 + 10 ** rng.uniform(-4.6, -3.5) * rng.standard_normal(p.shape))
+    program = OracleProgram(p / p.sum())
+    surface = certified_surface(program)
+    assert 0 < surface.eps_local[-1] < 1e-8
+    bounds = rng.random((12, 2)) ** 2 * surface.eps_local[-1] * 1.1
+    lower, upper = surface.bounds(*bounds.T)
+    assert (upper - lower).max() <= surface.gap + 1e-12
+    for (g, local), low, high in zip(bounds, lower, upper, strict=True):
+        point = program.solve({"global": g * LN2, "local": local * LN2})
+        assert low <= point.error + 1e-9 and point.lower <= high + 1e-9

@@ -97,7 +97,8 @@ class AGLFOPSurface:
     facets : ndarray of shape (n_facets, 3)
         Planes of the hull above the surface, in the form of ``planes``.
     ceilings : tuple of two floats
-        Bounds (global, local) in bits that no decision exceeds: as good as none.
+        Bounds (global, local) in bits beyond which ``upper`` stays as it is: no solved point has
+        more disparity.
     """
 
     eps_global: Array
@@ -161,6 +162,10 @@ class AGLFOPSurface:
         return plot_surface(self, ax=ax)
 
 
+def _units(ends: Array) -> Array:
+    return np.where(ends > 0.0, ends, 1.0)
+
+
 def _heights(planes: Array, g: Array, local: Array) -> Array:
     return planes[:, 0] - g[..., None] * planes[:, 1] - local[..., None] * planes[:, 2]
 
@@ -183,6 +188,7 @@ class _Search:
     def __init__(self, program: SurfaceProgram) -> None:
         self.program = program
         self.errors: dict[tuple[float, float], float] = {}
+        self.attained: list[tuple[float, float, float]] = []  # disparities and error of each
         self.planes: list[tuple[float, float, float]] = []
         self.roots: list[tuple[float, float, float, float, float]] = []
         free = self.program.solve({})
@@ -197,7 +203,6 @@ class _Search:
             max(program.informations[name].ceiling, top) if top > 0.0 else 0.0
             for name, top in zip(NAMES, self.top, strict=True)
         )
-        self.size = np.array([far if far > 0.0 else 1.0 for far in self.far])
         for name, other in (NAMES, NAMES[::-1]):
             for eps, point in asked[name]:
                 at = {name: point.informations[name], other: eps}
@@ -236,6 +241,9 @@ class _Search:
                 if far == 0.0 and point.informations[n] > 0.0}  # fmt: skip
         held = self.program.solve({**bounds, **left}) if left else point
         self.errors[at] = float(held.error)
+        g, local = (min(eps, held.informations[n]) if far > 0.0 else 0.0
+                    for n, eps, far in zip(NAMES, at, self.far, strict=True))  # fmt: skip
+        self.attained.append((g, local, float(held.error)))
         if not point.potentials:
             return
         infinite = [name for name, price in point.prices.items() if np.isinf(price)]
@@ -261,12 +269,21 @@ class _Search:
             g, local = (known.get(n, 0.0) for n in NAMES)
             self.roots.append((height, g, local, slope[NAMES[0]], slope[NAMES[1]]))
 
+    def ends(self) -> Array:
+        """Return the largest disparities of all points: up to there the hull has a shape."""
+        return np.asarray(np.array(self.attained)[:, :2].max(axis=0))
+
     def hull(self) -> Array:
-        """Return the facets above the surface, as planes."""
+        """Return the facets above the surface, as planes; none counts beyond :meth:`ends`.
+
+        In units of the ends, for in those of the largest information possible the facets of a
+        nearly independent table would be thinner than rounding.
+        """
         from scipy.spatial import ConvexHull
 
-        points = np.array([(g, y, error) for (g, y), error in self.errors.items()])
-        points[:, :2] /= self.size
+        size = _units(self.ends())
+        points = np.array(self.attained)
+        points[:, :2] /= size
         corner = points.copy()
         for axis in (0, 1):
             # The error does not rise with a bound: each point counts at the far end too.
@@ -281,12 +298,19 @@ class _Search:
         apex = np.array([[0.5, 0.5, 2.0]])  # makes the hull solid whatever the points
         a, b, c, d = ConvexHull(np.concatenate([points, apex])).equations.T
         low = c < -1e-9
-        slopes = np.stack([a[low], b[low]]) / c[low] * scale / self.size[:, None]
+        slopes = np.stack([a[low], b[low]]) / c[low] * scale / size[:, None]
         found = np.stack([self.floor - d[low] / c[low] * scale, *slopes], axis=1)
         return np.concatenate([found, [[self.floor, 0.0, 0.0]]])  # no rounding below it
 
     def corners(self) -> Array:
-        """Return the corners (bounds and height) of the highest plane, over all bounds."""
+        """Return the corners (bounds and height) of the highest plane, over all bounds.
+
+        Of two boxes, as far as the points go and as far as any information, each in its units.
+        """
+        boxes = self.ends(), np.array(self.far)
+        return np.concatenate([self._corners(_units(box)) for box in boxes])
+
+    def _corners(self, size: Array) -> Array:
         from scipy.spatial import HalfspaceIntersection
 
         a, b, c = np.unique(np.asarray(self.planes), axis=0).T
@@ -294,7 +318,7 @@ class _Search:
         scale = max(float(max(self.errors.values())) - self.floor, 1e-12)
         one = np.ones_like(a)
         # height >= a - b x - c y, in a box
-        above = np.stack([-b * self.size[0] / scale, -c * self.size[1] / scale, -one, a / scale])
+        above = np.stack([-b * size[0] / scale, -c * size[1] / scale, -one, a / scale])
         box = np.array([[-1, 0, 0, 0], [1, 0, 0, -1], [0, -1, 0, 0], [0, 1, 0, -1], [0, 0, 1, -3]])
         half = np.concatenate([above.T, box.astype(float)])
         half /= np.linalg.norm(half[:, :3], axis=1, keepdims=True)
@@ -302,7 +326,7 @@ class _Search:
         found = found[np.isfinite(found).all(axis=1)]
         found = found[found[:, 2] < 2.9]
         found[:, :2] = np.clip(found[:, :2], 0.0, 1.0)
-        return np.asarray(found * (*self.size, scale)) + (0.0, 0.0, self.floor)
+        return np.asarray(found * (*size, scale)) + (0.0, 0.0, self.floor)
 
 
 def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3) -> AGLFOPSurface:
@@ -342,7 +366,8 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
         g, local = corners[:, 0], corners[:, 1]
         planes = np.asarray(search.planes)
         lower = np.minimum(_highest(planes, g, local), corners[:, 2])
-        gap = _highest(facets, g, local) - lower
+        ends = search.ends()
+        gap = _highest(facets, np.minimum(g, ends[0]), np.minimum(local, ends[1])) - lower
         chosen = _apart(search, corners, gap, tol)
         if not chosen:
             break
@@ -354,7 +379,8 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
     axes = [top * np.linspace(0.0, 1.0, n) ** 2 if top > 0 else np.zeros(1) for top in search.top]
     grid = np.meshgrid(*axes, indexing="ij")
     roots = np.asarray(search.roots).reshape(-1, 5)
-    lower, upper = _below(planes, roots, *grid), _highest(facets, *grid)
+    lower = _below(planes, roots, *grid)
+    upper = _highest(facets, *(np.minimum(x, end) for x, end in zip(grid, ends, strict=True)))
     solved = np.array([(x, y, error) for (x, y), error in search.errors.items()])
     if (_below(planes, roots, solved[:, 0], solved[:, 1]) - solved[:, 2]).max() > 1e-7:
         raise SolverError("a proven lower bound lies above an attained error.")
@@ -364,7 +390,7 @@ def certified_surface(program: SurfaceProgram, *, n: int = 30, tol: float = 1e-3
         gap=float(gap.max()), max_gap_on_grid=float((upper - lower).max()),
         points=solved * to_bits, planes=planes * per_bit,
         roots=roots * np.array([1.0, LN2, LN2, LN2**0.5, LN2**0.5]), facets=facets * per_bit,
-        ceilings=(search.far[0] / LN2, search.far[1] / LN2),
+        ceilings=(float(ends[0]) / LN2, float(ends[1]) / LN2),
     )  # fmt: skip
 
 
