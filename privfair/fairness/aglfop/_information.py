@@ -27,6 +27,7 @@ error at *every* bound eps, whatever the accuracy of the solver that proposed a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +37,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import xlogy
 
-__all__ = ["Information", "divergence", "pooled_map"]
+__all__ = ["Information", "charge_held", "divergence", "pooled_map"]
 
 Array = NDArray[np.float64]
 
@@ -212,3 +213,20 @@ class Information:
     @cached_property
     def _adjoint(self) -> Any:
         return sparse.csr_array(self.masses.T)
+
+
+def charge_held(
+    informations: Mapping[str, Information],
+    potentials: dict[str, Array],
+    prices: dict[str, float],
+    bounds: Mapping[str, float],
+) -> None:
+    """Price, in place, what was held at zero though its bound (nats) is not.
+
+    An answer at zero has no finite price of its own. One that its bound can carry makes the
+    lower bound hold there.
+    """
+    for name, eps in bounds.items():
+        if eps > 0.0:
+            prices[name] = informations[name].finite_price(potentials[name], eps)
+            potentials[name] = informations[name].potential(potentials[name], prices[name])

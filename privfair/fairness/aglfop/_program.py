@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from privfair.core.exceptions import SolverError
 from privfair.fairness.aglfop._cones import Assembled, Builder, Expansion
-from privfair.fairness.aglfop._information import pooled_map
+from privfair.fairness.aglfop._information import charge_held, pooled_map
 from privfair.fairness.aglfop._near_zero import Proof, answered
 from privfair.fairness.aglfop._relabelling import Relabelling
 from privfair.fairness.aglfop._solver import (
@@ -206,12 +206,7 @@ class OracleProgram(Relabelling):
         masses = self.inside(masses, {n: eps for n, eps in asked.items() if n not in held})
         potentials = found.potentials()
         prices = {name: found.price(name) if name in needed else 0.0 for name in asked}
-        for name in held:
-            if asked[name] > 0.0:
-                prices[name] = self.informations[name].finite_price(potentials[name], asked[name])
-                potentials[name] = self.informations[name].potential(
-                    potentials[name], prices[name]
-                )
+        charge_held(self.informations, potentials, prices, {n: asked[n] for n in held})
         proof = self.proven(potentials, prices, asked, found)
         return self.point(asked, masses, proof, found, found.n_iter)
 
