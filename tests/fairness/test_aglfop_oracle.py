@@ -191,6 +191,17 @@ def test_tiny_bounds_are_answered_with_proof(
             assert bound is None or value <= bound * eps + 1e-15
 
 
+def test_a_bound_too_small_to_solve_has_the_price_of_a_bound_and_not_of_zero() -> None:
+    """It is solved at zero, where the price is infinite and the error above the least one."""
+    p = informative(0, (2, 3, 2))
+    zero, tiny = aglfop(p, 0.0, 0.0), aglfop(p, 1e-16, 1e-16)
+    assert zero.price_global == zero.price_local == np.inf
+    for price in (tiny.price_global, tiny.price_local):
+        assert 0 <= price < np.inf
+    assert tiny.price_global + tiny.price_local > 1e6
+    assert tiny.error_lower < zero.error_lower  # what holds at zero is no proof here
+
+
 @given(
     seed=st.integers(0, 10**6),
     shape=st.tuples(st.integers(2, 4), st.integers(1, 4), st.integers(2, 4)),

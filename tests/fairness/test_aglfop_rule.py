@@ -312,6 +312,10 @@ def test_a_bound_next_to_zero_is_as_good_as_zero():
         found = fair_rule(p, FairnessBound(gap_global=tiny))
         assert found.accuracy == pytest.approx(zero.accuracy, abs=1e-6)
         assert found.gaps["global"] <= tiny + 1e-7
+    exact = fair_rule(p, FairnessBound(eps_global=0.0))
+    below = fair_rule(p, FairnessBound(eps_global=1e-16))  # solved at zero, not priced as there
+    assert exact.prices["global"] == np.inf and 0 < below.prices["global"] < np.inf
+    assert below.lower < exact.lower
     near = fair_rule(p, FairnessBound(eps_global=1e-5))
     assert near.accuracy >= zero.accuracy
     assert near.achieved["global"] <= 1e-5
